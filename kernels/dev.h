@@ -1,0 +1,49 @@
+// One device: where tensors live and which table of ops works on them.
+//
+// Life: dev_open, arenas, ops, dev_sync once per step, dev_close. Ops return nothing; a device fault sticks to the
+// device and dev_sync reports it. Nothing allocates while a segment runs: a device arena reserves address space when it
+// is made, and hands out tensors from it; dev_arena_mark/reset give the memory of a block or a segment back.
+//
+// Dry run: with dev_set_dry(d, true) every op checks its contract and computes nothing, and arenas still count, so the
+// same code that renders a segment tells beforehand how much memory it takes (dev_arena_peak).
+#ifndef KERNELS_DEV_H
+#define KERNELS_DEV_H
+
+#include "kernels/tensor.h"
+#include "proto/base/err.h"
+
+struct ops;
+struct dev;
+struct dev_arena;
+
+// `table` names the ops: "ref" (plain loops), "cpu" (fast), "check" (both, compared; the first op that drifts is named
+// by dev_sync). `n_threads` 0 means the cores this process may use (affinity and cgroup limit). The caller owns *out.
+int dev_open(struct dev **out, const char *table, int n_threads, struct err *e);
+void dev_close(struct dev **d);
+const char *dev_name(const struct dev *d); // "cpu avx512_bf16 x2", for logs and the layout class
+int dev_threads(const struct dev *d);
+void dev_set_dry(struct dev *d, bool dry);
+bool dev_is_dry(const struct dev *d);
+
+// Waits for the device and returns its sticky fault, if any.
+int dev_sync(struct dev *d, struct err *e);
+// Records a fault (backends only). The first one stays.
+void dev_fault(struct dev *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+// Reserves `capacity_bytes` of address space (0: a quarter of the machine's memory); pages are taken when first
+// written.
+struct dev_arena *dev_arena_new(struct dev *d, const char *name, int64_t capacity_bytes);
+void dev_arena_free(struct dev_arena **a);
+// Uninitialised memory, aligned to 64. Beyond the capacity it is a sticky fault "arena <name>: needs .. of .." and the
+// tensor is backed by nothing but the shape (ops then do nothing until dev_sync reports it).
+tensor dev_tensor(struct dev_arena *a, enum dtype t, int n, const int64_t *shape);
+int64_t dev_arena_mark(const struct dev_arena *a);
+void dev_arena_reset(struct dev_arena *a, int64_t mark);
+int64_t dev_arena_peak(const struct dev_arena *a);
+struct dev *dev_arena_dev(const struct dev_arena *a);
+
+// Host bytes to a contiguous tensor and back; both cast between F32 and BF16/F16 when the dtypes differ. Synchronous.
+void dev_upload(struct dev *d, tensor dst, const void *src, enum dtype src_dtype);
+void dev_download(struct dev *d, void *dst, enum dtype dst_dtype, tensor src);
+
+#endif

@@ -1,0 +1,65 @@
+// The diffusion transformer of InfiniteTalk (Wan2.1-I2V plus audio adapter): velocity from noisy latents.
+//
+// Life: dit_new loads and packs; dit_words / dit_picture once per job (or per new picture), dit_voice once per segment;
+// dit_forward per branch and step. A `dit_context` holds keys and values of all blocks, so that a step recomputes none.
+#ifndef WORKER_MODELS_DIT_H
+#define WORKER_MODELS_DIT_H
+
+#include "kernels/ops.h"
+#include "kernels/tap.h"
+#include "worker/weights/weights.h"
+
+struct dit;
+
+// Zero fields are derived from config.json (through struct model), from tensor shapes, or take the published value.
+struct dit_config {
+    int dim, n_heads, n_layers, ffn_dim, freq_dim, text_dim, text_len, in_dim, out_dim;
+    int audio_window, vae_scale, audio_layers, audio_channels, audio_inner, audio_dim, audio_tokens;
+    int clip_dim, clip_tokens;
+    float eps;
+    bool published; // keep 0/0 of an empty speaker class
+};
+
+// Weights go to an arena of the model; activations of dtype `t` (F32 or BF16). Weights are rounded to `t` too.
+int dit_new(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want, enum dtype t,
+            struct err *e);
+void dit_free(struct dit **m);
+const struct dit_config *dit_config_of(const struct dit *m);
+
+// Keys and values that do not change over the steps. Tensors live in the arena given.
+struct dit_words;   // of one text
+struct dit_picture; // of one reference picture
+struct dit_voice;   // of one segment's audio windows, 1 or 2 speakers
+// text [lt, text_dim] F32, lt <= text_len (zero padded inside).
+struct dit_words *dit_words_new(struct dit *m, struct dev_arena *a, tensor text, const struct tap *tap);
+// clip [clip_tokens, clip_dim] F32.
+struct dit_picture *dit_picture_new(struct dit *m, struct dev_arena *a, tensor clip, const struct tap *tap);
+// windows F32 [p, fa, audio_window, layers, channels], fa = 1 + vae_scale (t - 1), p 1 or 2.
+struct dit_voice *dit_voice_new(struct dit *m, struct dev_arena *a, tensor windows, const struct tap *tap);
+// The zero-voice branch: as dit_voice_new of zeros with one speaker and `t` latent frames.
+struct dit_voice *dit_voice_null(struct dit *m, struct dev_arena *a, int t);
+int dit_voice_speakers(const struct dit_voice *v);
+
+// Step time: e [D] and E [6, D] (F32) from t; depends on t only, shared by the branches.
+struct dit_time {
+    tensor e, e0; // F32 [dim], [6, dim]
+};
+struct dit_time dit_time_new(struct dit *m, struct dev_arena *a, float t, const struct tap *tap);
+
+struct dit_in {
+    tensor x;     // F32 [out_dim, t, h, w]
+    tensor y;     // F32 [in_dim - out_dim, t, h, w]: mask channels, then condition latent
+    tensor masks; // F32 [3, mh, mw], person 1, person 2, background; used with two speakers only
+    struct dit_time time;
+    const struct dit_words *words;
+    const struct dit_picture *picture;
+    const struct dit_voice *voice;
+    // Step cache: when `skip`, no block runs and `residual` is added to the patch embedding; else, when `residual` is
+    // given, it receives (block output - block input), [n_tokens, dim] of the model's dtype.
+    bool skip;
+    tensor residual;
+};
+// out F32 [out_dim, t, h, w]. Scratch comes from `a` and is given back.
+void dit_forward(struct dit *m, struct dev_arena *a, tensor out, const struct dit_in *in, const struct tap *tap);
+
+#endif

@@ -1,0 +1,34 @@
+// The Wan2.1 video VAE: frames to latents (stride 4 in time, 8 in space) and back, streaming, exact.
+//
+// Pixels are F32 channels-last [t, h, w, 3] in -1..1; latents F32 [16, t, h/8, w/8], normalised by mean and deviation.
+// A stream takes frames (1, then 4 at a time) or latent frames (one at a time) and keeps what later steps need.
+#ifndef WORKER_MODELS_VAE_H
+#define WORKER_MODELS_VAE_H
+
+#include "kernels/ops.h"
+#include "kernels/tap.h"
+#include "worker/weights/weights.h"
+
+struct vae;
+struct vae_stream;
+
+// Structure comes from tensor names and shapes; mean and std default to the published ones when NULL (16 each).
+int vae_new(struct vae **out, struct dev *d, const struct weights *w, const float *mean, const float *std,
+            struct err *e);
+void vae_free(struct vae **v);
+int vae_latent_channels(const struct vae *v);
+
+// A stream's caches live in `a` until the caller resets it; h, w in pixels, multiples of 8. Taps get the names of
+// golden
+// ("chunk0.conv1", "chunk0.downsamples.3", ...), as [c, t, h, w] views.
+struct vae_stream *vae_encode_open(struct vae *v, struct dev_arena *a, int h, int w, const struct tap *tap);
+struct vae_stream *vae_decode_open(struct vae *v, struct dev_arena *a, int h, int w, const struct tap *tap);
+// pixels [1 or 4, h, w, 3] to one latent frame z F32 [16, 1, h/8, w/8] (any strides). The first call takes 1 frame.
+void vae_encode_slice(struct vae_stream *s, tensor z, tensor pixels);
+// One latent frame z [16, 1, h/8, w/8] to pixels [1, h, w, 3] (first call) or [4, h, w, 3]; not clamped.
+void vae_decode_slice(struct vae_stream *s, tensor pixels, tensor z);
+
+// Whole clips by slices: t pixels frames, of which 1 + 4 floor((t-1)/4) are used; z [16, 1 + (t-1)/4, h/8, w/8].
+void vae_encode(struct vae *v, struct dev_arena *a, tensor z, tensor pixels, const struct tap *tap);
+
+#endif

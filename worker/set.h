@@ -1,0 +1,40 @@
+// A model set: the weights that are loaded together (base, adapter, LoRAs merged, encoders) on one device.
+#ifndef WORKER_SET_H
+#define WORKER_SET_H
+
+#include "proto/model.h"
+#include "worker/models/clip.h"
+#include "worker/models/dit.h"
+#include "worker/models/umt5.h"
+#include "worker/models/unigram.h"
+#include "worker/models/vae.h"
+#include "worker/models/wav2vec2.h"
+
+struct set_options {
+    const char *model; // folder
+    int n_speakers;    // chooses the adapter
+    enum dtype dtype;  // of the DiT and the text encoder; DT_NONE: F32
+    const char *const *lora;
+    const double *lora_scale;
+    int n_lora;
+    bool published;
+};
+
+struct set {
+    struct dev *dev;
+    struct model model;
+    struct dit *dit;
+    struct vae *vae;
+    struct clip *clip;
+    struct umt5 *umt5;
+    struct unigram *unigram;
+    struct wav2vec2 *wav2vec2;
+    struct arena host;        // merged LoRA weights
+    struct weights *files[5]; // maps that the models point into
+};
+
+// E_INPUT names the missing part or the misfitting tensor. The device must outlive the set. Owner: caller.
+int set_open(struct set **out, struct dev *d, const struct set_options *o, struct err *e);
+void set_free(struct set **s);
+
+#endif
