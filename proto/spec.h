@@ -33,6 +33,7 @@ struct spec_render {
     double teacache_thresh;
     enum spec_tail tail;
     enum spec_parity parity;
+    enum spec_mode mode;
     char prompt[8192], negative[8192]; // UTF-8
 };
 
@@ -53,7 +54,6 @@ struct spec {
     const char *model; // folder
     const char *output;
     bool overwrite;
-    enum spec_mode mode;
     int64_t max_frame_num; // 0: no limit
     double face_scale;     // 0.05
     enum spec_video_end video_end;

@@ -11,9 +11,10 @@
 #include "worker/models/wav2vec2.h"
 
 struct set_options {
-    const char *model; // folder
-    int n_speakers;    // chooses the adapter
-    enum dtype dtype;  // of the DiT and the text encoder; DT_NONE: F32
+    const char *model;                 // folder
+    const char *dit, *adapter, *voice; // a part elsewhere than in the folder, or NULL
+    int n_speakers;                    // chooses the adapter
+    enum dtype dtype;                  // of the DiT and the text encoder; DT_NONE: F32
     const char *const *lora;
     const double *lora_scale;
     int n_lora;

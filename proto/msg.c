@@ -1,0 +1,415 @@
+// The wire codec: struct msg to Protocol Buffers and back.
+//
+// The generated types never leave this file. Decoding is where hostile bytes end: strings are cut to their fields only
+// if they fit, numbers must lie in the range that the rest of the program relies on, and a bulk part must have the size
+// that the numbers promise.
+#include "proto/msg.h"
+
+#include "proto/longtake.pb-c.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const msg_names[] = {"NONE",   "HELLO",  "BEAT",  "BYE",  "OPEN",   "BLOB", "RUN",
+                                        "CREDIT", "CANCEL", "CLOSE", "TAIL", "FRAMES", "DONE", "FAILED"};
+
+const char *msg_name(enum msg_kind k) { return (size_t)k < sizeof msg_names / sizeof *msg_names ? msg_names[k] : "?"; }
+
+// ---- encode
+
+static void encode_open(const struct msg_open *m, Longtake__Open *o)
+{
+    const struct spec_render *s = &m->spec;
+    o->h = (uint32_t)s->h;
+    o->w = (uint32_t)s->w;
+    o->size = (char *)s->size;
+    o->frame_num = (uint32_t)s->frame_num;
+    o->motion_frame = (uint32_t)s->motion_frame;
+    o->n_frames = (uint64_t)s->n_frames;
+    o->n_speakers = (uint32_t)s->n_speakers;
+    o->steps = (uint32_t)s->steps;
+    o->shift = s->shift;
+    o->text_scale = s->text_scale;
+    o->audio_scale = s->audio_scale;
+    o->color_strength = s->color_strength;
+    o->seed = s->seed;
+    o->apg = s->apg;
+    o->apg_momentum = s->apg_momentum;
+    o->apg_norm_threshold = s->apg_norm_threshold;
+    o->teacache = s->teacache;
+    o->teacache_thresh = s->teacache_thresh;
+    o->tail = (uint32_t)s->tail;
+    o->parity = (uint32_t)s->parity;
+    o->prompt = (char *)s->prompt;
+    o->negative = (char *)s->negative;
+    o->n_samples = m->n_samples;
+    o->voice_hash = (ProtobufCBinaryData){.len = sizeof m->voice_hash, .data = (uint8_t *)m->voice_hash};
+    o->mode = (uint32_t)s->mode;
+}
+
+// Storage for whichever body a message has, so that one function can fill and pack.
+struct bodies {
+    Longtake__Hello hello;
+    Longtake__Beat beat;
+    Longtake__Bye bye;
+    Longtake__Open open;
+    Longtake__Blob blob;
+    Longtake__Run run;
+    Longtake__Credit credit;
+    Longtake__Cancel cancel;
+    Longtake__Close close;
+    Longtake__Tail tail;
+    Longtake__Frames frames;
+    Longtake__Done done;
+    Longtake__Failed failed;
+};
+
+static void encode_run(const struct msg_run *m, Longtake__Run *r)
+{
+    r->segment = (uint64_t)m->segment;
+    r->start = (uint64_t)m->start;
+    r->first = m->first;
+    r->last = m->last;
+    r->keep_from = (uint64_t)m->keep_from;
+    r->keep_to = (uint64_t)m->keep_to;
+}
+
+static void encode_done(const struct msg_done *m, Longtake__Done *d)
+{
+    d->segment = (uint64_t)m->segment;
+    d->condition_ms = (uint64_t)m->condition_ms;
+    d->denoise_ms = (uint64_t)m->denoise_ms;
+    d->decode_ms = (uint64_t)m->decode_ms;
+    d->tail_ms = (uint64_t)m->tail_ms;
+    d->drift = m->drift;
+}
+
+#define BODY(field, NAME, Type)                                                                                        \
+    b->field = (Longtake__##Type)LONGTAKE__##NAME##__INIT;                                                             \
+    w->field = &b->field;                                                                                              \
+    w->body_case = LONGTAKE__MESSAGE__BODY_##NAME
+
+static void encode_body(const struct msg *m, Longtake__Message *w, struct bodies *b)
+{
+    switch (m->kind) {
+    case MSG_HELLO:
+        BODY(hello, HELLO, Hello);
+        b->hello.version = (char *)m->hello.version;
+        b->hello.device = (char *)m->hello.device;
+        b->hello.ranks = m->hello.ranks;
+        b->hello.pid = m->hello.pid;
+        break;
+    case MSG_BEAT:
+        BODY(beat, BEAT, Beat);
+        b->beat.progress = m->beat.progress;
+        b->beat.stage = (char *)m->beat.stage;
+        b->beat.segment = m->beat.segment;
+        b->beat.step = m->beat.step;
+        b->beat.n_steps = m->beat.n_steps;
+        break;
+    case MSG_BYE:
+        BODY(bye, BYE, Bye);
+        b->bye.reason = (char *)m->bye;
+        break;
+    case MSG_OPEN:
+        BODY(open, OPEN, Open);
+        encode_open(&m->open, &b->open);
+        break;
+    case MSG_BLOB:
+        BODY(blob, BLOB, Blob);
+        b->blob.speaker = m->blob.speaker;
+        b->blob.offset = m->blob.offset;
+        break;
+    case MSG_RUN:
+        BODY(run, RUN, Run);
+        encode_run(&m->run, &b->run);
+        break;
+    case MSG_CREDIT:
+        BODY(credit, CREDIT, Credit);
+        b->credit.frames = m->credit;
+        break;
+    case MSG_CANCEL:
+        BODY(cancel, CANCEL, Cancel);
+        break;
+    case MSG_CLOSE:
+        BODY(close, CLOSE, Close);
+        break;
+    case MSG_TAIL:
+        BODY(tail, TAIL, Tail);
+        b->tail.segment = (uint64_t)m->tail_segment;
+        break;
+    case MSG_FRAMES:
+        BODY(frames, FRAMES, Frames);
+        b->frames.segment = (uint64_t)m->frames.segment;
+        b->frames.first = (uint64_t)m->frames.first;
+        b->frames.n = m->frames.n;
+        break;
+    case MSG_DONE:
+        BODY(done, DONE, Done);
+        encode_done(&m->done, &b->done);
+        break;
+    case MSG_FAILED:
+        BODY(failed, FAILED, Failed);
+        b->failed.segment = m->failed.segment;
+        b->failed.code = m->failed.code;
+        b->failed.text = (char *)m->failed.text;
+        break;
+    case MSG_NONE:
+        BUG("a message without a kind");
+    }
+}
+
+void msg_encode(const struct msg *m, void **out, size_t *n)
+{
+    Longtake__Message w = LONGTAKE__MESSAGE__INIT;
+    struct bodies bodies;
+    w.protocol = MSG_PROTOCOL;
+    w.job = m->job;
+    encode_body(m, &w, &bodies);
+    *n = longtake__message__get_packed_size(&w);
+    *out = malloc(*n ? *n : 1);
+    BUG_IF(!*out, "no memory for a message of %zu bytes", *n);
+    longtake__message__pack(&w, *out);
+}
+
+// ---- decode
+
+static int take_text(char *dst, size_t size, const char *src, const char *field, struct err *e)
+{
+    size_t n = strlen(src);
+    if (n >= size) return err_set(e, E_INPUT, "%s of %zu bytes is longer than %zu", field, n, size - 1);
+    memcpy(dst, src, n + 1);
+    return 0;
+}
+
+static int take_i64(int64_t *dst, uint64_t src, uint64_t max, const char *field, struct err *e)
+{
+    if (src > max)
+        return err_set(e, E_INPUT, "%s is %llu, at most %llu", field, (unsigned long long)src, (unsigned long long)max);
+    *dst = (int64_t)src;
+    return 0;
+}
+
+static int take_int(int *dst, uint64_t src, uint64_t min, uint64_t max, const char *field, struct err *e)
+{
+    if (src < min || src > max)
+        return err_set(e, E_INPUT, "%s is %llu, not in %llu..%llu", field, (unsigned long long)src,
+                       (unsigned long long)min, (unsigned long long)max);
+    *dst = (int)src;
+    return 0;
+}
+
+static int take_real(double *dst, double src, const char *field, struct err *e)
+{
+    if (!isfinite(src) || fabs(src) > 1e9) return err_set(e, E_INPUT, "%s is not a usable number", field);
+    *dst = src;
+    return 0;
+}
+
+static int need_bulk(const struct msg *m, int i, uint64_t n, const char *what, struct err *e)
+{
+    if (m->n_bulk <= i || m->bulk[i].n != n)
+        return err_set(e, E_INPUT, "%s has %zu bytes, not %llu", what, m->n_bulk > i ? m->bulk[i].n : 0,
+                       (unsigned long long)n);
+    return 0;
+}
+
+enum { FRAMES_MAX = 1 << 30, SEGMENTS_MAX = 1 << 30 }; // 497 days of video
+
+static int decode_open_numbers(struct spec_render *s, const Longtake__Open *o, struct err *e)
+{
+    int tail = 0, parity = 0, mode = 0;
+    if (take_int(&s->h, o->h, 8, 1 << 14, "h", e) < 0 || take_int(&s->w, o->w, 8, 1 << 14, "w", e) < 0 ||
+        take_int(&s->frame_num, o->frame_num, 5, 1 << 12, "frame_num", e) < 0 ||
+        take_int(&s->motion_frame, o->motion_frame, 1, 1 << 12, "motion_frame", e) < 0 ||
+        take_i64(&s->n_frames, o->n_frames, FRAMES_MAX, "n_frames", e) < 0 ||
+        take_int(&s->n_speakers, o->n_speakers, 1, SPEC_SPEAKERS, "n_speakers", e) < 0 ||
+        take_int(&s->steps, o->steps, 1, 1000, "steps", e) < 0 || take_real(&s->shift, o->shift, "shift", e) < 0 ||
+        take_real(&s->text_scale, o->text_scale, "text_scale", e) < 0 ||
+        take_real(&s->audio_scale, o->audio_scale, "audio_scale", e) < 0 ||
+        take_real(&s->color_strength, o->color_strength, "color_strength", e) < 0 ||
+        take_real(&s->apg_momentum, o->apg_momentum, "apg_momentum", e) < 0 ||
+        take_real(&s->apg_norm_threshold, o->apg_norm_threshold, "apg_norm_threshold", e) < 0 ||
+        take_real(&s->teacache_thresh, o->teacache_thresh, "teacache_thresh", e) < 0 ||
+        take_int(&tail, o->tail, 0, SPEC_TAIL_MIRROR, "tail", e) < 0 ||
+        take_int(&mode, o->mode, 0, SPEC_CLIP, "mode", e) < 0 ||
+        take_int(&parity, o->parity, 0, SPEC_PARITY_PUBLISHED, "parity", e) < 0)
+        return E_INPUT;
+    if (s->frame_num % 4 != 1 || s->motion_frame % 4 != 1 || s->motion_frame >= s->frame_num || s->n_frames < 1 ||
+        s->h % 8 != 0 || s->w % 8 != 0)
+        return err_set(e, E_INPUT, "%d frames, %d of motion, %lld in all, %dx%d pixels do not fit together",
+                       s->frame_num, s->motion_frame, (long long)s->n_frames, s->w, s->h);
+    s->seed = o->seed;
+    s->apg = o->apg;
+    s->teacache = o->teacache;
+    s->tail = (enum spec_tail)tail;
+    s->parity = (enum spec_parity)parity;
+    s->mode = (enum spec_mode)mode;
+    return 0;
+}
+
+static int decode_open(struct msg *m, const Longtake__Open *o, struct err *e)
+{
+    struct spec_render *s = &m->open.spec;
+    int64_t n_samples;
+    if (decode_open_numbers(s, o, e) < 0 || take_text(s->size, sizeof s->size, o->size, "size", e) < 0 ||
+        take_text(s->prompt, sizeof s->prompt, o->prompt, "prompt", e) < 0 ||
+        take_text(s->negative, sizeof s->negative, o->negative, "negative", e) < 0 ||
+        take_i64(&n_samples, o->n_samples, (uint64_t)FRAMES_MAX * 640, "n_samples", e) < 0)
+        return E_INPUT;
+    m->open.n_samples = (uint64_t)n_samples;
+    if (o->voice_hash.len != sizeof m->open.voice_hash)
+        return err_set(e, E_INPUT, "the voice hash has %zu bytes", o->voice_hash.len);
+    memcpy(m->open.voice_hash, o->voice_hash.data, sizeof m->open.voice_hash);
+    uint64_t pixels = (uint64_t)s->h * (uint64_t)s->w;
+    if (need_bulk(m, 0, pixels * 3, "the colour picture", e) < 0) return E_INPUT;
+    return need_bulk(m, 1, s->n_speakers > 1 ? pixels * (uint64_t)s->n_speakers : 0, "the masks", e);
+}
+
+static int decode_blob(struct msg *m, const Longtake__Blob *b, struct err *e)
+{
+    if (b->speaker >= SPEC_SPEAKERS) return err_set(e, E_INPUT, "speaker %u", b->speaker);
+    if (m->n_bulk < 1 || m->bulk[0].n == 0 || m->bulk[0].n > MSG_BLOB_MAX)
+        return err_set(e, E_INPUT, "a piece of voice of %zu bytes, not 1..%d", m->n_bulk ? m->bulk[0].n : 0,
+                       MSG_BLOB_MAX);
+    if (b->offset > (uint64_t)FRAMES_MAX * 640 * sizeof(float)) return err_set(e, E_INPUT, "voice offset out of range");
+    m->blob = (struct msg_blob){.speaker = b->speaker, .offset = b->offset};
+    return 0;
+}
+
+static int decode_run(struct msg *m, const Longtake__Run *r, struct err *e)
+{
+    struct msg_run *o = &m->run;
+    if (take_i64(&o->segment, r->segment, SEGMENTS_MAX, "segment", e) < 0 ||
+        take_i64(&o->start, r->start, FRAMES_MAX, "start", e) < 0 ||
+        take_i64(&o->keep_from, r->keep_from, 1 << 12, "keep_from", e) < 0 ||
+        take_i64(&o->keep_to, r->keep_to, 1 << 12, "keep_to", e) < 0)
+        return E_INPUT;
+    if (o->keep_from > o->keep_to) return err_set(e, E_INPUT, "keep range runs backwards");
+    if (m->n_bulk != 2) return err_set(e, E_INPUT, "RUN with %d bulk parts, not 2", m->n_bulk);
+    o->first = r->first;
+    o->last = r->last;
+    if (o->first != (m->bulk[1].n == 0)) return err_set(e, E_INPUT, "RUN with a tail of %zu bytes", m->bulk[1].n);
+    return 0;
+}
+
+static int decode_frames(struct msg *m, const Longtake__Frames *f, struct err *e)
+{
+    if (f->n < 1 || f->n > 1 << 12) return err_set(e, E_INPUT, "%u frames in one message", f->n);
+    m->frames.n = f->n;
+    if (take_i64(&m->frames.segment, f->segment, SEGMENTS_MAX, "segment", e) < 0 ||
+        take_i64(&m->frames.first, f->first, FRAMES_MAX, "first", e) < 0)
+        return E_INPUT;
+    if (m->n_bulk != 1 || m->bulk[0].n == 0 || m->bulk[0].n % f->n != 0)
+        return err_set(e, E_INPUT, "FRAMES of %zu bytes for %u frames", m->n_bulk ? m->bulk[0].n : 0, f->n);
+    return 0;
+}
+
+static int decode_done(struct msg *m, const Longtake__Done *d, struct err *e)
+{
+    struct msg_done *o = &m->done;
+    const uint64_t year_ms = 366ull * 86400 * 1000;
+    o->drift = isfinite(d->drift) ? d->drift : 0;
+    if (take_i64(&o->segment, d->segment, SEGMENTS_MAX, "segment", e) < 0 ||
+        take_i64(&o->condition_ms, d->condition_ms, year_ms, "condition_ms", e) < 0 ||
+        take_i64(&o->denoise_ms, d->denoise_ms, year_ms, "denoise_ms", e) < 0 ||
+        take_i64(&o->decode_ms, d->decode_ms, year_ms, "decode_ms", e) < 0)
+        return E_INPUT;
+    return take_i64(&o->tail_ms, d->tail_ms, year_ms, "tail_ms", e);
+}
+
+static int decode_failed(struct msg *m, const Longtake__Failed *f, struct err *e)
+{
+    if (f->code > E_INPUT || f->code < E_FATAL) return err_set(e, E_INPUT, "failure code %d", f->code);
+    m->failed.segment = f->segment;
+    m->failed.code = f->code;
+    return take_text(m->failed.text, sizeof m->failed.text, f->text, "failure text", e);
+}
+
+static int decode_hello(struct msg *m, const Longtake__Hello *h, struct err *e)
+{
+    m->hello.ranks = h->ranks;
+    m->hello.pid = h->pid;
+    if (take_text(m->hello.version, sizeof m->hello.version, h->version, "version", e) < 0) return E_INPUT;
+    return take_text(m->hello.device, sizeof m->hello.device, h->device, "device", e);
+}
+
+static int decode_beat(struct msg *m, const Longtake__Beat *b, struct err *e)
+{
+    m->beat.progress = b->progress;
+    m->beat.segment = b->segment;
+    m->beat.step = b->step;
+    m->beat.n_steps = b->n_steps;
+    return take_text(m->beat.stage, sizeof m->beat.stage, b->stage, "stage", e);
+}
+
+static int decode_body(struct msg *m, const Longtake__Message *w, struct err *e)
+{
+    switch (w->body_case) {
+    case LONGTAKE__MESSAGE__BODY_HELLO:
+        m->kind = MSG_HELLO;
+        return decode_hello(m, w->hello, e);
+    case LONGTAKE__MESSAGE__BODY_BEAT:
+        m->kind = MSG_BEAT;
+        return decode_beat(m, w->beat, e);
+    case LONGTAKE__MESSAGE__BODY_BYE:
+        m->kind = MSG_BYE;
+        return take_text(m->bye, sizeof m->bye, w->bye->reason, "reason", e);
+    case LONGTAKE__MESSAGE__BODY_OPEN:
+        m->kind = MSG_OPEN;
+        return decode_open(m, w->open, e);
+    case LONGTAKE__MESSAGE__BODY_BLOB:
+        m->kind = MSG_BLOB;
+        return decode_blob(m, w->blob, e);
+    case LONGTAKE__MESSAGE__BODY_RUN:
+        m->kind = MSG_RUN;
+        return decode_run(m, w->run, e);
+    case LONGTAKE__MESSAGE__BODY_CREDIT:
+        m->kind = MSG_CREDIT;
+        m->credit = w->credit->frames;
+        return m->credit > 1 << 20 ? err_set(e, E_INPUT, "credit of %u frames", m->credit) : 0;
+    case LONGTAKE__MESSAGE__BODY_CANCEL:
+        m->kind = MSG_CANCEL;
+        return 0;
+    case LONGTAKE__MESSAGE__BODY_CLOSE:
+        m->kind = MSG_CLOSE;
+        return 0;
+    case LONGTAKE__MESSAGE__BODY_TAIL:
+        m->kind = MSG_TAIL;
+        if (m->n_bulk != 1 || m->bulk[0].n == 0) return err_set(e, E_INPUT, "TAIL without bytes");
+        return take_i64(&m->tail_segment, w->tail->segment, SEGMENTS_MAX, "segment", e);
+    case LONGTAKE__MESSAGE__BODY_FRAMES:
+        m->kind = MSG_FRAMES;
+        return decode_frames(m, w->frames, e);
+    case LONGTAKE__MESSAGE__BODY_DONE:
+        m->kind = MSG_DONE;
+        return decode_done(m, w->done, e);
+    case LONGTAKE__MESSAGE__BODY_FAILED:
+        m->kind = MSG_FAILED;
+        return decode_failed(m, w->failed, e);
+    default:
+        return err_set(e, E_INPUT, "the message has no known body");
+    }
+}
+
+int msg_decode(struct msg *m, const void *bytes, size_t n, const struct msg_bulk *bulk, int n_bulk, struct err *e)
+{
+    memset(m, 0, sizeof *m);
+    if (n_bulk > MSG_BULK_MAX) return err_set(e, E_INPUT, "a message with %d bulk parts", n_bulk);
+    for (int i = 0; i < n_bulk; i++) m->bulk[i] = bulk[i];
+    m->n_bulk = n_bulk;
+    Longtake__Message *w = longtake__message__unpack(NULL, n, bytes);
+    if (!w) return err_set(e, E_INPUT, "a message of %zu bytes does not parse", n);
+    int rc;
+    if (w->protocol != MSG_PROTOCOL)
+        rc = err_set(e, E_INPUT, "the other end speaks protocol %u, this one %d: install the same version on both",
+                     w->protocol, MSG_PROTOCOL);
+    else {
+        m->job = w->job;
+        rc = decode_body(m, w, e);
+    }
+    longtake__message__free_unpacked(w, NULL);
+    if (rc < 0) err_wrap(e, "%s", msg_name(m->kind));
+    return rc;
+}
