@@ -1,16 +1,21 @@
-// A job as asked: what is parsed from flags, YAML or JSON, with every limit and default applied, and what of it the
-// worker needs. Strings belong to the spec's arena; NULL means not given.
+// A job as asked: what flags, YAML and JSON say, with every limit and default applied, and the part that the worker
+// needs.
+//
+// Life: spec_init, then spec_read_file and spec_set in rising order of precedence (file, environment, flags), then
+// spec_resolve with the model's declaration; spec_fit when the media are known. Strings belong to the spec's arena;
+// NULL means not given. Every refusal is one sentence that names the field, the value and the way out.
 #ifndef PROTO_SPEC_H
 #define PROTO_SPEC_H
 
 #include "proto/base/arena.h"
+#include "proto/base/opt.h"
 #include "proto/json.h"
 #include "proto/model.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { SPEC_SPEAKERS = 2, SPEC_LORAS = 8 };
+enum { SPEC_SPEAKERS = 2, SPEC_LORAS = 8, SPEC_PROMPT_MAX = 8192 };
 enum spec_mode { SPEC_STREAMING, SPEC_CLIP };
 enum spec_audio_type { SPEC_AUDIO_NONE, SPEC_PARA, SPEC_ADD };
 enum spec_parity { SPEC_PARITY_NONE, SPEC_PARITY_PUBLISHED };
@@ -34,7 +39,7 @@ struct spec_render {
     enum spec_tail tail;
     enum spec_parity parity;
     enum spec_mode mode;
-    char prompt[8192], negative[8192]; // UTF-8
+    char prompt[SPEC_PROMPT_MAX], negative[SPEC_PROMPT_MAX]; // UTF-8; negative "" is the built-in one
 };
 
 // A speaker's region of the source picture: a box in source pixels, or a mask file.
@@ -46,24 +51,41 @@ struct spec_region {
 
 struct spec {
     struct arena arena;
-    const char *image, *video;        // exactly one; from the published JSON's cond_video either
-    const char *audio[SPEC_SPEAKERS]; // "None" of the published JSON is NULL with n_speakers 2
-    int n_audio;
-    enum spec_audio_type audio_type;
+    const char *image, *video;        // exactly one; the published JSON's cond_video stands in `image`: content decides
+    const char *audio[SPEC_SPEAKERS]; // NULL: a silent speaker (the published JSON's "None")
+    int n_speakers;
+    int audio_type; // enum spec_audio_type
     struct spec_region region[SPEC_SPEAKERS];
-    const char *model; // folder
+    const char *model;                 // folder
+    const char *dit, *adapter, *voice; // a part elsewhere than in the folder
     const char *output;
     bool overwrite;
     int64_t max_frame_num; // 0: no limit
     double face_scale;     // 0.05
-    enum spec_video_end video_end;
-    int crf;            // 18
-    const char *preset; // x264 preset
+    int video_end;         // enum spec_video_end
+    int crf;               // 18
+    const char *preset;    // x264 preset
     const char *lora[SPEC_LORAS];
     double lora_scale[SPEC_LORAS];
-    int n_lora;
+    int n_lora, n_lora_scale;
+    int dtype;   // 0 f32, 1 bf16
+    int threads; // 0: all the process may use
+    const char *prompt, *negative, *size;
+    char notices[2048];   // sentences, one a line: what was accepted but has no meaning here
     struct spec_render r; // r.h, r.w, r.n_frames are filled once the media are known
 };
+
+void spec_init(struct spec *s);
+void spec_free(struct spec *s);
+// The rows of every key of a job (flags of `render`, keys of a job file), ending with a NULL key.
+const struct opt *spec_table(void);
+// Sets one key from text. `what` is "flag" or "key", `from` names the source in messages.
+int spec_set(struct spec *s, const char *what, const char *from, const char *key, const char *text, struct err *e);
+// A job file: the published program's JSON, or the same keys and any flag's name in YAML or JSON.
+int spec_read_file(struct spec *s, const char *path, struct err *e);
+int spec_read_tree(struct spec *s, const char *what, const json_t *tree, struct err *e);
+// Applies the model's defaults and checks everything that needs no media.
+int spec_resolve(struct spec *s, const struct model *m, struct err *e);
 
 // The voice's length in frames: max(1, floor((50 n + rate) / (2 rate))) for n samples at `rate`.
 int64_t spec_frames(int64_t n_samples, int64_t rate);
