@@ -106,7 +106,7 @@ int opt_set(const struct opt *o, void *base, struct arena *a, const char *from, 
     case OPT_NAME:
         return parse_name(o, from, text, field, e);
     case OPT_CALL:
-        return o->set(base, a, from, text, e);
+        return o->set(base, a, o, from, text, e);
     case OPT_REAL:
         rc = parse_real(from, text, &real, e);
         if (rc == 0) rc = check_range(o, from, text, real, e);

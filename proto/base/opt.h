@@ -27,9 +27,10 @@ struct opt {
     size_t offset;            // of the field in the struct
     double min, max;          // inclusive; both 0: no range
     const char *const *names; // OPT_NAME, NULL-terminated
-    int (*set)(void *base, struct arena *a, const char *key, const char *text, struct err *e); // OPT_CALL
-    const char *value; // what --help calls the value: "FILE"
-    const char *help;  // NULL: an alias, not listed
+    int (*set)(void *base, struct arena *a, const struct opt *o, const char *from, const char *text,
+               struct err *e); // OPT_CALL
+    const char *value;         // what --help calls the value: "FILE"
+    const char *help;          // NULL: an alias, not listed
 };
 
 // The row of `key`, or NULL. A table ends with a row whose key is NULL.
