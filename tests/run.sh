@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Everything there is to test, on a bare Debian 12 too: installs what the tests need, builds, runs all tests, then the unit
+# tests once more under the address and undefined-behaviour sanitizers. The last line counts them.
+#   tests/run.sh [--quick]     --quick leaves the sanitizers out
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+deploy/packages.sh test
+
+jobs=$(nproc)
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+passed=0 failed=0
+
+# build DIR, then CTest in it; adds up what CTest counted.
+suite() {
+  local dir=$1 exclude=$2
+  shift 2
+  cmake -G Ninja -B "$dir" "$@" >/dev/null
+  cmake --build "$dir" -j "$jobs"
+  local rc=0
+  ctest --test-dir "$dir" --output-on-failure -j 1 ${exclude:+-E "$exclude"} 2>&1 | tee "$log" || rc=$?
+  local total bad
+  total=$(sed -n 's/.*tests failed out of \([0-9]*\)$/\1/p' "$log")
+  bad=$(sed -n 's/.*, \([0-9]*\) tests failed out of .*/\1/p' "$log")
+  if [ -z "$total" ]; then
+    echo "tests/run.sh: $dir ran no test" >&2
+    exit 1
+  fi
+  passed=$((passed + total - bad))
+  failed=$((failed + bad))
+  [ "$rc" -eq 0 ] || [ "$bad" -gt 0 ] || failed=$((failed + 1))
+}
+
+suite build "" -DCMAKE_BUILD_TYPE=Release
+if [ "${1:-}" != "--quick" ]; then
+  # golden and e2e run whole networks: the plain build has shown them; here the units matter
+  suite build-asan "^(golden|e2e)" -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DLONGTAKE_SANITIZE=address;undefined"
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
