@@ -1,0 +1,149 @@
+// A device on the CPU: a table, a thread count, arenas of reserved address space.
+//
+// An arena maps its capacity with MAP_NORESERVE and hands out pages by bumping an offset, so a generous capacity costs
+// nothing until it is written. In a dry run nothing is written at all and only the peak is learned.
+#include "kernels/dev.h"
+
+#include "kernels/table.h"
+#include "proto/base/log.h"
+
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { ARENA_ALIGN = 64 };
+
+struct dev_arena {
+    struct dev *dev;
+    char name[32];
+    char *base;
+    int64_t capacity, used, peak;
+};
+
+// ---- threads
+
+// The cgroup's CPU limit rounded up, or 0 when there is none.
+static int cgroup_cpus(void)
+{
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
+    double quota = 0, period = 0;
+    if (f) {
+        if (fscanf(f, "%lf %lf", &quota, &period) != 2) quota = 0;
+        fclose(f);
+    } else if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
+        if (fscanf(f, "%lf", &quota) != 1) quota = 0;
+        fclose(f);
+        f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r");
+        if (f) {
+            if (fscanf(f, "%lf", &period) != 1) period = 0;
+            fclose(f);
+        }
+    }
+    if (quota <= 0 || period <= 0) return 0;
+    int n = (int)(quota / period + 0.999);
+    return n < 1 ? 1 : n;
+}
+
+static int usable_cpus(void)
+{
+    cpu_set_t set;
+    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int limit = cgroup_cpus();
+    return limit > 0 && limit < n ? limit : n;
+}
+
+// ---- the device
+
+int dev_threads(const struct dev *d) { return d->n_threads; }
+const char *dev_name(const struct dev *d) { return d->name; }
+void dev_set_dry(struct dev *d, bool dry) { d->dry = dry; }
+bool dev_is_dry(const struct dev *d) { return d->dry; }
+
+void dev_fault(struct dev *d, const char *fmt, ...)
+{
+    if (d->fault.code < 0) return;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(d->fault.text, sizeof d->fault.text, fmt, ap);
+    va_end(ap);
+    d->fault.code = E_FATAL;
+}
+
+int dev_sync(struct dev *d, struct err *e)
+{
+    if (d->fault.code == 0) return 0;
+    return err_set(e, d->fault.code, "%s", d->fault.text);
+}
+
+// ---- arenas
+
+static int64_t machine_bytes(void) { return (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE); }
+
+struct dev_arena *dev_arena_new(struct dev *d, const char *name, int64_t capacity_bytes)
+{
+    struct dev_arena *a = calloc(1, sizeof *a);
+    BUG_IF(!a, "no memory for an arena");
+    a->dev = d;
+    snprintf(a->name, sizeof a->name, "%s", name);
+    a->capacity = capacity_bytes > 0 ? capacity_bytes : machine_bytes() / 4;
+    a->base = mmap(NULL, (size_t)a->capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (a->base == MAP_FAILED) {
+        dev_fault(d, "arena %s: cannot reserve %lld bytes of address space", name, (long long)a->capacity);
+        a->base = NULL;
+        a->capacity = 0;
+    }
+    return a;
+}
+
+void dev_arena_free(struct dev_arena **pa)
+{
+    struct dev_arena *a = *pa;
+    if (!a) return;
+    if (a->base) munmap(a->base, (size_t)a->capacity);
+    free(a);
+    *pa = NULL;
+}
+
+tensor dev_tensor(struct dev_arena *a, enum dtype t, int n, const int64_t *shape)
+{
+    tensor r = tensor_of(NULL, t, n, shape);
+    int64_t bytes = 1;
+    for (int i = 0; i < n; i++) bytes *= shape[i];
+    bytes = (bytes * dtype_size(t) + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
+    if (bytes > a->capacity - a->used) {
+        dev_fault(a->dev, "arena %s: needs %lld bytes of %lld", a->name, (long long)(a->used + bytes), (long long)a->capacity);
+        return r;
+    }
+    r.data = a->base + a->used;
+    a->used += bytes;
+    if (a->used > a->peak) a->peak = a->used;
+    return r;
+}
+
+int64_t dev_arena_mark(const struct dev_arena *a) { return a->used; }
+
+void dev_arena_reset(struct dev_arena *a, int64_t mark)
+{
+    BUG_IF(mark < 0 || mark > a->used, "arena %s: reset to %lld of %lld", a->name, (long long)mark, (long long)a->used);
+    a->used = mark;
+}
+
+int64_t dev_arena_peak(const struct dev_arena *a) { return a->peak; }
+struct dev *dev_arena_dev(const struct dev_arena *a) { return a->dev; }
+
+// ---- transfers
+
+void dev_upload(struct dev *d, tensor dst, const void *src, enum dtype src_dtype)
+{
+    BUG_IF(!tensor_is_contiguous(dst), "dev_upload into a strided tensor");
+    op_copy(d, dst, tensor_of((void *)src, src_dtype, dst.n, dst.shape));
+}
+
+void dev_download(struct dev *d, void *dst, enum dtype dst_dtype, tensor src)
+{
+    op_copy(d, tensor_of(dst, dst_dtype, src.n, src.shape), src);
+}

@@ -1,0 +1,215 @@
+// A job's keys: defaults from the model, refusals by name with the way out, the published program's JSON and flags.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "proto/spec.h"
+
+static char dir[] = "/tmp/test_spec_XXXXXX", file[64];
+
+static struct model sample_model(void)
+{
+    struct model m = {.n_sizes = 2,
+                      .frame_num = 81,
+                      .motion_frame = 9,
+                      .steps = 40,
+                      .fps = 25,
+                      .text_scale = 5,
+                      .audio_scale = 4,
+                      .color_strength = 1};
+    strcpy(m.size[0].name, "infinitetalk-480");
+    strcpy(m.size[1].name, "infinitetalk-720");
+    m.size[0].shift = 7;
+    m.size[1].shift = 11;
+    return m;
+}
+
+struct pair {
+    const char *key, *text;
+};
+
+static int build(struct spec *s, const struct pair *pairs, struct err *e)
+{
+    spec_init(s);
+    struct model m = sample_model();
+    for (; pairs->key; pairs++) {
+        char from[64];
+        snprintf(from, sizeof from, "--%s", pairs->key);
+        if (spec_set(s, "flag", from, pairs->key, strcmp(pairs->text, "@") == 0 ? file : pairs->text, e) < 0)
+            return E_INPUT;
+    }
+    return spec_resolve(s, &m, e);
+}
+
+#define GOOD                                                                                                           \
+    {"image", "@"}, {"audio", "@"}, { "output", "/tmp/out.mp4" }
+
+static void defaults_come_from_the_model(void **state)
+{
+    (void)state;
+    struct spec s;
+    struct err e = {0};
+    assert_int_equal(build(&s, (struct pair[]){GOOD, {"size", "infinitetalk-720"}, {0}}, &e), 0);
+    assert_int_equal(s.r.frame_num, 81);
+    assert_int_equal(s.r.motion_frame, 9);
+    assert_int_equal(s.r.steps, 40);
+    assert_true(s.r.shift == 11 && s.r.text_scale == 5 && s.r.audio_scale == 4);
+    assert_int_equal(s.r.n_speakers, 1);
+    assert_int_equal(s.r.seed, 42);
+    assert_int_equal(s.r.tail, SPEC_TAIL_SILENCE);
+    assert_int_equal(s.max_frame_num, 0);
+    assert_int_equal(s.crf, 18);
+    spec_free(&s);
+    assert_int_equal(
+        build(&s, (struct pair[]){GOOD, {"parity", "published"}, {"base_seed", "7"}, {"lora_dir", "@"}, {0}}, &e), 0);
+    assert_int_equal(s.r.tail, SPEC_TAIL_MIRROR);
+    assert_int_equal(s.max_frame_num, 1000);
+    assert_int_equal(s.r.seed, 7);
+    assert_int_equal(s.n_lora, 1);
+    spec_free(&s);
+}
+
+struct refusal {
+    struct pair pairs[8];
+    const char *says;
+};
+
+static void refusals_name_the_thing_and_the_way_out(void **state)
+{
+    (void)state;
+    static const struct refusal cases[] = {
+        {{{"audio", "@"}, {"output", "/tmp/o.mp4"}}, "no picture; give --image FILE"},
+        {{{"image", "@"}, {"output", "/tmp/o.mp4"}}, "no voice; give --audio FILE"},
+        {{{"image", "@"}, {"video", "@"}, {"audio", "@"}, {"output", "/tmp/o.mp4"}}, "both --image and --video"},
+        {{{"image", "/no/such.png"}, {"audio", "@"}, {"output", "/tmp/o.mp4"}},
+         "--image: there is no file /no/such.png"},
+        {{{"image", "/tmp"}, {"audio", "@"}, {"output", "/tmp/o.mp4"}}, "--image: /tmp is a folder; give a file"},
+        {{{"image", "@"}, {"audio", "@"}}, "no output; give -o FILE.mp4"},
+        {{{"image", "@"}, {"audio", "@"}, {"output", "/no/folder/o.mp4"}}, "there is no folder /no/folder"},
+        {{{"image", "@"}, {"audio", "@"}, {"output", "/tmp"}}, "must end in .mp4"},
+        {{GOOD, {"frame-num", "82"}}, "--frame-num: 82 is not of the form 4n+1; the nearest values are 81 and 85"},
+        {{GOOD, {"frame-num", "4"}}, "--frame-num: 4 is not between 5 and 161"},
+        {{GOOD, {"motion-frame", "6"}}, "--motion-frame: 6 is not of the form 4n+1; the nearest values are 5 and 9"},
+        {{GOOD, {"frame-num", "9"}, {"motion-frame", "9"}}, "--motion-frame: 9"},
+        {{GOOD, {"motion-frame", "0"}}, "--motion-frame: 0 is not between 1 and 157"},
+        {{GOOD, {"sample-steps", "0"}}, "--sample-steps: 0 is not between 1 and 1000"},
+        {{GOOD, {"size", "480p"}}, "480p"},
+        {{GOOD, {"promt", "x"}}, "unknown flag --promt; did you mean --prompt?"},
+        {{GOOD, {"audio2", "@"}}, "two voices need --audio-type: para"},
+        {{GOOD, {"audio2", "@"}, {"audio-type", "both"}}, "'both' is none of: none, para, add"},
+        {{GOOD, {"audio2", "@"}, {"audio-type", "add"}, {"box1", "1,2,30,40"}}, "a region is given for speaker 1 only"},
+        {{GOOD, {"box1", "1,2,3"}}, "'1,2,3' is not four numbers"},
+        {{GOOD, {"color-correction-strength", "2"}}, "2 is not between 0 and 1"},
+        {{GOOD, {"preset", "quick"}}, "--preset: 'quick'"},
+        {{GOOD, {"lora-dir", "@"}, {"lora-scale", "1"}, {"lora-scale", "2"}}, "1 LoRA files but 2 scales"},
+        {{GOOD, {"quant", "fp8"}}, "--quant is not supported"},
+        {{GOOD, {"ulysses-size", "8"}}, "one rank"},
+        {{GOOD, {"audio-mode", "tts"}}, "'tts' is not supported"},
+        {{GOOD, {"task", "t2v-14B"}}, "infinitetalk-14B"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct spec s;
+        struct err e = {0};
+        assert_int_equal(build(&s, cases[i].pairs, &e), E_INPUT);
+        if (!strstr(e.text, cases[i].says)) fail_msg("'%s' lacks '%s'", e.text, cases[i].says);
+        assert_null(strchr(e.text, '\n'));
+        spec_free(&s);
+    }
+}
+
+static int from_json(struct spec *s, const char *text, struct err *e)
+{
+    json_t *tree = json_loads(text, JSON_DECODE_ANY, NULL);
+    assert_non_null(tree);
+    spec_init(s);
+    int rc = spec_read_tree(s, "job.json", tree, e);
+    json_decref(tree);
+    return rc;
+}
+
+static void the_published_json_is_read(void **state)
+{
+    (void)state;
+    struct spec s;
+    struct err e = {0};
+    assert_int_equal(from_json(&s,
+                               "{\"prompt\":\"two people\",\"cond_video\":\"a.png\",\"audio_type\":\"para\","
+                               "\"cond_audio\":{\"person1\":\"1.wav\",\"person2\":\"None\"},"
+                               "\"bbox\":{\"person1\":[160,120,1280,1080],\"person2\":[160,1320,1280,2280]},"
+                               "\"video_audio\":\"sum.wav\",\"sample_steps\":8}",
+                               &e),
+                     0);
+    assert_string_equal(s.prompt, "two people");
+    assert_string_equal(s.image, "a.png");
+    assert_string_equal(s.audio[0], "1.wav");
+    assert_null(s.audio[1]);
+    assert_int_equal(s.n_speakers, 2);
+    assert_int_equal(s.audio_type, SPEC_PARA);
+    assert_true(s.region[1].row0 == 160 && s.region[1].col0 == 1320 && s.region[1].row1 == 1280 &&
+                s.region[1].col1 == 2280);
+    assert_int_equal(s.r.steps, 8);
+    spec_free(&s);
+    assert_int_equal(from_json(&s, "{\"bbox_xyxy\":{\"person1\":[1,2,3,4],\"person2\":[5,6,7,8]}}", &e), 0);
+    assert_true(s.region[0].col0 == 1 && s.region[0].row0 == 2 && s.region[0].col1 == 3 && s.region[0].row1 == 4);
+    spec_free(&s);
+}
+
+static void wrong_json_is_refused(void **state)
+{
+    (void)state;
+    static const struct pair cases[] = {
+        {"[1]", "not a list of keys"},
+        {"{\"promt\":\"x\"}", "unknown key promt; did you mean prompt?"},
+        {"{\"cond_audio\":{}}", "cond_audio wants person1"},
+        {"{\"cond_audio\":{\"person2\":\"a\"}}", "lacks person1"},
+        {"{\"cond_audio\":{\"person1\":null}}", "wants a path"},
+        {"{\"cond_audio\":{\"human\":\"a\"}}", "it knows person1 and person2"},
+        {"{\"bbox\":{\"person1\":[1,2,3]}}", "not four numbers"},
+        {"{\"cond_video\":\"a\",\"cond_image\":\"b\"}", "both given"},
+        {"{\"tts_audio\":{}}", "tts_audio is not supported"},
+        {"{\"prompt\":{}}", "prompt wants one value"},
+        {"{\"seed\":1.5}", "not a whole number"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct spec s;
+        struct err e = {0};
+        assert_int_equal(from_json(&s, cases[i].key, &e), E_INPUT);
+        if (!strstr(e.text, cases[i].text)) fail_msg("'%s' lacks '%s'", e.text, cases[i].text);
+        spec_free(&s);
+    }
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    if (!mkdtemp(dir)) return -1;
+    snprintf(file, sizeof file, "%s/file", dir);
+    FILE *f = fopen(file, "w");
+    return f ? fclose(f) : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    unlink(file);
+    return rmdir(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_come_from_the_model),
+        cmocka_unit_test(refusals_name_the_thing_and_the_way_out),
+        cmocka_unit_test(the_published_json_is_read),
+        cmocka_unit_test(wrong_json_is_refused),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
