@@ -58,6 +58,45 @@ static int usable_cpus(void)
 
 // ---- the device
 
+static int dev_complete(const struct dev *d, struct err *e)
+{
+#define CHECK_SLOT(slot)                                                                                               \
+    if (!d->ops.slot) return err_set(e, E_FATAL, "the table of %s lacks the op %s", d->name, #slot);
+    OPS_LIST(CHECK_SLOT)
+#undef CHECK_SLOT
+    return d->ops.pack ? 0 : err_set(e, E_FATAL, "the table of %s lacks the op pack", d->name);
+}
+
+int dev_open(struct dev **out, const char *table, int n_threads, struct err *e)
+{
+    void (*overlay)(struct dev *) = strcmp(table, "cpu") == 0     ? fast_open
+                                    : strcmp(table, "check") == 0 ? check_open
+                                                                  : NULL;
+    if (!overlay && strcmp(table, "ref") != 0)
+        return err_set(e, E_INPUT, "there is no table of ops called '%s'; there are ref, cpu and check", table);
+    struct dev *d = calloc(1, sizeof *d);
+    if (!d) return err_set(e, E_FATAL, "no memory for a device");
+    d->n_threads = n_threads > 0 ? n_threads : usable_cpus();
+    snprintf(d->name, sizeof d->name, "%s x%d", table, d->n_threads);
+    ref_slots(&d->ops);
+    if (overlay) overlay(d);
+    int rc = dev_complete(d, e);
+    if (rc < 0)
+        dev_close(&d);
+    else
+        *out = d;
+    return rc;
+}
+
+void dev_close(struct dev **pd)
+{
+    struct dev *d = *pd;
+    if (!d) return;
+    if (d->close) d->close(d);
+    free(d);
+    *pd = NULL;
+}
+
 int dev_threads(const struct dev *d) { return d->n_threads; }
 const char *dev_name(const struct dev *d) { return d->name; }
 void dev_set_dry(struct dev *d, bool dry) { d->dry = dry; }
@@ -90,7 +129,8 @@ struct dev_arena *dev_arena_new(struct dev *d, const char *name, int64_t capacit
     a->dev = d;
     snprintf(a->name, sizeof a->name, "%s", name);
     a->capacity = capacity_bytes > 0 ? capacity_bytes : machine_bytes() / 4;
-    a->base = mmap(NULL, (size_t)a->capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    a->base =
+        mmap(NULL, (size_t)a->capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (a->base == MAP_FAILED) {
         dev_fault(d, "arena %s: cannot reserve %lld bytes of address space", name, (long long)a->capacity);
         a->base = NULL;
@@ -115,7 +155,8 @@ tensor dev_tensor(struct dev_arena *a, enum dtype t, int n, const int64_t *shape
     for (int i = 0; i < n; i++) bytes *= shape[i];
     bytes = (bytes * dtype_size(t) + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
     if (bytes > a->capacity - a->used) {
-        dev_fault(a->dev, "arena %s: needs %lld bytes of %lld", a->name, (long long)(a->used + bytes), (long long)a->capacity);
+        dev_fault(a->dev, "arena %s: needs %lld bytes of %lld", a->name, (long long)(a->used + bytes),
+                  (long long)a->capacity);
         return r;
     }
     r.data = a->base + a->used;

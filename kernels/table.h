@@ -7,23 +7,35 @@
 // A slot has the public op's signature. `pack` stands beside them because it returns a tensor.
 #define OPS_SLOT(name) __typeof__(op_##name) *name;
 struct ops {
-    const char *name;
     OPS_LIST(OPS_SLOT)
     __typeof__(op_pack) *pack;
 };
 #undef OPS_SLOT
 
 struct dev {
-    const struct ops *ops;
+    struct ops ops; // filled by dev_open
     int n_threads;
     bool dry;
     char name[96];
-    struct err fault; // sticky; code 0: none
-    void *backend;    // the table's own state
+    struct err fault;             // sticky; code 0: none
+    void *backend;                // the table's own state
+    void (*close)(struct dev *d); // frees it; NULL when there is none
 };
 
-// Plain loops, the reference.
-extern const struct ops ops_ref;
+// The plain loops, a file each.
 void ref_linear_slots(struct ops *o);
+void ref_attention_slots(struct ops *o);
+void ref_norm_slots(struct ops *o);
+void ref_rope_slots(struct ops *o);
+void ref_conv_slots(struct ops *o);
+void ref_layout_slots(struct ops *o);
+void ref_pointwise_slots(struct ops *o);
+void ref_pixels_slots(struct ops *o);
+// All of them: the reference table.
+void ref_slots(struct ops *o);
+// The fast table: overlays the reference where it pays, and keeps its state in d->backend.
+void fast_open(struct dev *d) __attribute__((weak));
+// The table that runs both and compares.
+void check_open(struct dev *d) __attribute__((weak));
 
 #endif

@@ -8,10 +8,10 @@
 #include <strings.h>
 
 const struct dtype_info dtype_table[DT_COUNT] = {
-    [DT_NONE] = {"none", 0},     [DT_F32] = {"F32", 4},         [DT_BF16] = {"BF16", 2}, [DT_F16] = {"F16", 2},
-    [DT_F64] = {"F64", 8},       [DT_F8_E4M3] = {"F8_E4M3", 1}, [DT_F8_E5M2] = {"F8_E5M2", 1},
-    [DT_I8] = {"I8", 1},         [DT_I16] = {"I16", 2},         [DT_I32] = {"I32", 4},   [DT_I64] = {"I64", 8},
-    [DT_U8] = {"U8", 1},         [DT_BOOL] = {"BOOL", 1},
+    [DT_NONE] = {"none", 0}, [DT_F32] = {"F32", 4},         [DT_BF16] = {"BF16", 2},       [DT_F16] = {"F16", 2},
+    [DT_F64] = {"F64", 8},   [DT_F8_E4M3] = {"F8_E4M3", 1}, [DT_F8_E5M2] = {"F8_E5M2", 1}, [DT_I8] = {"I8", 1},
+    [DT_I16] = {"I16", 2},   [DT_I32] = {"I32", 4},         [DT_I64] = {"I64", 8},         [DT_U8] = {"U8", 1},
+    [DT_BOOL] = {"BOOL", 1},
 };
 
 enum dtype dtype_parse(const char *name)
