@@ -1,7 +1,8 @@
 // The diffusion transformer of InfiniteTalk (Wan2.1-I2V plus audio adapter): velocity from noisy latents.
 //
-// Life: dit_new loads and packs; dit_words / dit_picture once per job (or per new picture), dit_voice once per segment;
-// dit_forward per branch and step. A `dit_context` holds keys and values of all blocks, so that a step recomputes none.
+// Life: dit_new loads and packs; dit_words and dit_picture once per job (or per new picture), dit_voice once per
+// segment, dit_time once per step; dit_forward per branch and step. Keys and values of all blocks are kept in these
+// contexts, so that a step recomputes none. Contexts go by value; their tensors live in the arena they were made in.
 #ifndef WORKER_MODELS_DIT_H
 #define WORKER_MODELS_DIT_H
 
@@ -11,11 +12,12 @@
 
 struct dit;
 
-// Zero fields are derived from config.json (through struct model), from tensor shapes, or take the published value.
+// Zero fields are derived from tensor shapes or take the published value. A value that contradicts the shapes is
+// refused.
 struct dit_config {
     int dim, n_heads, n_layers, ffn_dim, freq_dim, text_dim, text_len, in_dim, out_dim;
-    int audio_window, vae_scale, audio_layers, audio_channels, audio_inner, audio_dim, audio_tokens;
-    int clip_dim, clip_tokens;
+    int audio_window, vae_scale, audio_width; // audio_width: layers x channels of one frame's speech features
+    int audio_dim, audio_tokens, clip_dim, clip_tokens;
     float eps;
     bool published; // keep 0/0 of an empty speaker class
 };
@@ -26,30 +28,38 @@ int dit_new(struct dit **out, struct dev *d, const struct weights *w, const stru
 void dit_free(struct dit **m);
 const struct dit_config *dit_config_of(const struct dit *m);
 
-// Keys and values that do not change over the steps. Tensors live in the arena given.
-struct dit_words;   // of one text
-struct dit_picture; // of one reference picture
-struct dit_voice;   // of one segment's audio windows, 1 or 2 speakers
+// Keys and values that do not change over the steps, of all blocks.
+struct dit_words { // of one text
+    tensor k, v;   // [n_layers, text_len, dim]
+};
+struct dit_picture { // of one reference picture
+    tensor k, v;     // [n_layers, clip_tokens, dim]
+};
+struct dit_voice { // of one segment's audio windows
+    tensor k, v;   // [n_layers, t, n_speakers x audio_tokens, dim]
+    int n_speakers;
+};
 // text [lt, text_dim] F32, lt <= text_len (zero padded inside).
-struct dit_words *dit_words_new(struct dit *m, struct dev_arena *a, tensor text, const struct tap *tap);
+struct dit_words dit_words_new(const struct dit *m, struct dev_arena *a, tensor text, const struct tap *tap);
 // clip [clip_tokens, clip_dim] F32.
-struct dit_picture *dit_picture_new(struct dit *m, struct dev_arena *a, tensor clip, const struct tap *tap);
+struct dit_picture dit_picture_new(const struct dit *m, struct dev_arena *a, tensor clip, const struct tap *tap);
 // windows F32 [p, fa, audio_window, layers, channels], fa = 1 + vae_scale (t - 1), p 1 or 2.
-struct dit_voice *dit_voice_new(struct dit *m, struct dev_arena *a, tensor windows, const struct tap *tap);
+struct dit_voice dit_voice_new(const struct dit *m, struct dev_arena *a, tensor windows, const struct tap *tap);
 // The zero-voice branch: as dit_voice_new of zeros with one speaker and `t` latent frames.
-struct dit_voice *dit_voice_null(struct dit *m, struct dev_arena *a, int t);
-int dit_voice_speakers(const struct dit_voice *v);
+struct dit_voice dit_voice_null(const struct dit *m, struct dev_arena *a, int64_t t);
+// Speaker masks F32 [3, mh, mw] (person 1, person 2, background) on the token grid: F32 [3, gh gw] of 0 and 1.
+tensor dit_masks_new(const struct dit *m, struct dev_arena *a, tensor masks, int64_t gh, int64_t gw);
 
-// Step time: e [D] and E [6, D] (F32) from t; depends on t only, shared by the branches.
+// Step time: depends on t only, shared by the branches.
 struct dit_time {
     tensor e, e0; // F32 [dim], [6, dim]
 };
-struct dit_time dit_time_new(struct dit *m, struct dev_arena *a, float t, const struct tap *tap);
+struct dit_time dit_time_new(const struct dit *m, struct dev_arena *a, float t, const struct tap *tap);
 
 struct dit_in {
     tensor x;     // F32 [out_dim, t, h, w]
     tensor y;     // F32 [in_dim - out_dim, t, h, w]: mask channels, then condition latent
-    tensor masks; // F32 [3, mh, mw], person 1, person 2, background; used with two speakers only
+    tensor masks; // from dit_masks_new; needed with two speakers
     struct dit_time time;
     const struct dit_words *words;
     const struct dit_picture *picture;
@@ -60,6 +70,6 @@ struct dit_in {
     tensor residual;
 };
 // out F32 [out_dim, t, h, w]. Scratch comes from `a` and is given back.
-void dit_forward(struct dit *m, struct dev_arena *a, tensor out, const struct dit_in *in, const struct tap *tap);
+void dit_forward(const struct dit *m, struct dev_arena *a, tensor out, const struct dit_in *in, const struct tap *tap);
 
 #endif

@@ -18,17 +18,20 @@ int vae_new(struct vae **out, struct dev *d, const struct weights *w, const floa
 void vae_free(struct vae **v);
 int vae_latent_channels(const struct vae *v);
 
-// A stream's caches live in `a` until the caller resets it; h, w in pixels, multiples of 8. Taps get the names of
-// golden
-// ("chunk0.conv1", "chunk0.downsamples.3", ...), as [c, t, h, w] views.
-struct vae_stream *vae_encode_open(struct vae *v, struct dev_arena *a, int h, int w, const struct tap *tap);
-struct vae_stream *vae_decode_open(struct vae *v, struct dev_arena *a, int h, int w, const struct tap *tap);
-// pixels [1 or 4, h, w, 3] to one latent frame z F32 [16, 1, h/8, w/8] (any strides). The first call takes 1 frame.
+// A stream's caches live in `a` until the caller resets it; h, w in pixels, multiples of 8. Taps get names such as
+// "chunk0.conv1", "chunk0.downsamples.3", as [c, t, h, w] views. vae_stream_close frees the handle, not the caches.
+struct vae_stream *vae_encode_open(const struct vae *v, struct dev_arena *a, int64_t h, int64_t w,
+                                   const struct tap *tap);
+struct vae_stream *vae_decode_open(const struct vae *v, struct dev_arena *a, int64_t h, int64_t w,
+                                   const struct tap *tap);
+void vae_stream_close(struct vae_stream **s);
+// pixels [1 or 4, h, w, 3] to one latent frame z F32 [16, 1, h/8, w/8] (any strides). The first call takes 1 frame,
+// every later one 4.
 void vae_encode_slice(struct vae_stream *s, tensor z, tensor pixels);
 // One latent frame z [16, 1, h/8, w/8] to pixels [1, h, w, 3] (first call) or [4, h, w, 3]; not clamped.
 void vae_decode_slice(struct vae_stream *s, tensor pixels, tensor z);
 
 // Whole clips by slices: t pixels frames, of which 1 + 4 floor((t-1)/4) are used; z [16, 1 + (t-1)/4, h/8, w/8].
-void vae_encode(struct vae *v, struct dev_arena *a, tensor z, tensor pixels, const struct tap *tap);
+void vae_encode(const struct vae *v, struct dev_arena *a, tensor z, tensor pixels, const struct tap *tap);
 
 #endif
