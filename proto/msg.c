@@ -252,7 +252,7 @@ static int decode_open_numbers(struct spec_render *s, const Longtake__Open *o, s
 static int decode_open(struct msg *m, const Longtake__Open *o, struct err *e)
 {
     struct spec_render *s = &m->open.spec;
-    int64_t n_samples;
+    int64_t n_samples = 0;
     if (decode_open_numbers(s, o, e) < 0 || take_text(s->size, sizeof s->size, o->size, "size", e) < 0 ||
         take_text(s->prompt, sizeof s->prompt, o->prompt, "prompt", e) < 0 ||
         take_text(s->negative, sizeof s->negative, o->negative, "negative", e) < 0 ||

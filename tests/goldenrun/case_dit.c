@@ -3,6 +3,7 @@
 #include "tests/goldenrun/dit.h"
 #include "worker/models/audio_proj.h"
 
+#include <dirent.h>
 #include <string.h>
 
 static int number(json_t *config, const char *key) { return (int)json_integer_value(json_object_get(config, key)); }
@@ -41,15 +42,23 @@ struct dit *golden_dit_open(struct golden *g, const char *name, struct weights *
     return m;
 }
 
-// "that of weights_dit" names the weights.
+// The weights file (weights_<name>) whose configuration is that of this golden file.
 static const char *weights_of(struct golden *g, char *name, size_t n)
 {
-    static const char prefix[] = "that of weights_";
-    json_t *c = golden_meta(g, "config");
-    const char *text = json_string_value(c);
-    bool ok = text && strncmp(text, prefix, sizeof prefix - 1) == 0;
-    snprintf(name, n, "%s", ok ? text + sizeof prefix - 1 : "dit");
-    json_decref(c);
+    json_t *wanted = golden_meta(g, "config");
+    DIR *dir = opendir(g->dir);
+    snprintf(name, n, "dit");
+    for (struct dirent *d; dir && (d = readdir(dir));) {
+        char found[64];
+        json_t *config = NULL;
+        if (sscanf(d->d_name, "weights_%60[^.].safetensors", found) != 1 || strncmp(found, "dit", 3) != 0) continue;
+        struct weights *w = golden_weights(g, found, &config);
+        if (w && json_equal(config, wanted)) snprintf(name, n, "%s", found);
+        json_decref(config);
+        weights_free(&w);
+    }
+    if (dir) closedir(dir);
+    json_decref(wanted);
     return name;
 }
 
