@@ -128,7 +128,7 @@ struct dev_arena *dev_arena_new(struct dev *d, const char *name, int64_t capacit
     BUG_IF(!a, "no memory for an arena");
     a->dev = d;
     snprintf(a->name, sizeof a->name, "%s", name);
-    a->capacity = capacity_bytes > 0 ? capacity_bytes : machine_bytes() / 4;
+    a->capacity = capacity_bytes > 0 ? capacity_bytes : machine_bytes();
     a->base =
         mmap(NULL, (size_t)a->capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (a->base == MAP_FAILED) {

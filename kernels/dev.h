@@ -30,7 +30,7 @@ int dev_sync(struct dev *d, struct err *e);
 // Records a fault (backends only). The first one stays.
 void dev_fault(struct dev *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-// Reserves `capacity_bytes` of address space (0: a quarter of the machine's memory); pages are taken when first
+// Reserves `capacity_bytes` of address space (0: as much as the machine's memory); pages are taken when first
 // written.
 struct dev_arena *dev_arena_new(struct dev *d, const char *name, int64_t capacity_bytes);
 void dev_arena_free(struct dev_arena **a);

@@ -117,8 +117,8 @@ void op_resize_cubic(struct dev *d, tensor y, tensor x);
 // stats F64 [t, 3, 2] = population mean and deviation of L, a, b per frame, after clamping (x+1)/2 to 0..1
 // (dit.md 6.4).
 void op_lab_stats(struct dev *d, tensor stats, tensor x);
-// y = 2 out - 1, out = (1 - strength) v + strength rgb(lab(v) moved from src stats [t,3,2] to ref stats [3,2]). May
-// alias.
+// y = 2 out - 1, out = (1 - strength) v + strength rgb(lab(v) moved from src stats [t,3,2] to ref stats [3,2]);
+// strength 0 only clamps. May alias.
 void op_lab_match(struct dev *d, tensor y, tensor x, tensor src, tensor ref, float strength);
 // 8-bit planar 4:2:0, BT.709 limited, rounded to nearest, chroma the mean of its 2x2 (left-sited phase ignored):
 // per frame h w + 2 (h/2)(w/2) bytes; out U8 [t, h w 3/2] dense; h and w even. Input clamped to -1..1.
@@ -130,7 +130,8 @@ void op_yuv420(struct dev *d, tensor out, tensor x);
     X(linear)                                                                                                          \
     X(attention)                                                                                                       \
     X(attention_map)                                                                                                   \
-    X(norm) X(add_norm) X(gate_add) X(rms_norm) X(l2_norm) X(col_sums) X(col_norm) X(rope_grid) X(rope_line) X(rope)   \
+    X(norm)                                                                                                            \
+    X(add_norm) X(gate_add) X(rms_norm) X(l2_norm) X(col_sums) X(col_norm) X(rope_grid) X(rope_line) X(rope)           \
         X(qk_norm_rope) X(row_range) X(class_pos) X(conv) X(upsample2) X(copy) X(fill) X(embed) X(lerp_rows) X(act)    \
             X(mul) X(axpby) X(project_out) X(mean_change) X(resize_cubic) X(lab_stats) X(lab_match) X(yuv420)
 

@@ -115,6 +115,13 @@ static void ref_lab_match(struct dev *d, tensor y, tensor x, tensor src, tensor 
 {
     int64_t n = x.shape[1] * x.shape[2];
     const double *to = ref.data;
+    if (strength == 0) { // only the clamp remains
+        for (int64_t i = 0; i < x.shape[0] * n * 3; i++) {
+            float v = ((const float *)x.data)[i];
+            ((float *)y.data)[i] = v < -1 ? -1 : v > 1 ? 1 : v;
+        }
+        return;
+    }
 #pragma omp parallel for num_threads(d->n_threads)
     for (int64_t i = 0; i < x.shape[0] * n; i++) {
         const float *in = (const float *)x.data + i * 3;

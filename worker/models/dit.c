@@ -176,3 +176,4 @@ void dit_free(struct dit **pm)
 }
 
 const struct dit_config *dit_config_of(const struct dit *m) { return &m->c; }
+enum dtype dit_dtype(const struct dit *m) { return m->dtype; }

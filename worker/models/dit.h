@@ -27,6 +27,7 @@ int dit_new(struct dit **out, struct dev *d, const struct weights *w, const stru
             struct err *e);
 void dit_free(struct dit **m);
 const struct dit_config *dit_config_of(const struct dit *m);
+enum dtype dit_dtype(const struct dit *m); // of the activations
 
 // Keys and values that do not change over the steps, of all blocks.
 struct dit_words { // of one text

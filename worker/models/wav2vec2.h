@@ -31,6 +31,7 @@ struct track {
 // Whole-track statistics: input mean and variance, first-layer mean and variance per channel. One pass, flat memory.
 struct wav2vec2_stats;
 struct wav2vec2_stats *wav2vec2_measure(struct wav2vec2 *m, struct dev_arena *a, const struct track *t);
+void wav2vec2_stats_free(struct wav2vec2_stats **s);
 
 // Features of video frames [from, to) of a track that has `n_frames` in all: out F32 [to - from, layers, dim] on the
 // device. The transformer runs over exactly the frames [from, to); callers choose windows and context. `stats` of the

@@ -1,0 +1,88 @@
+// The step loop.
+//
+//   x = noise
+//   for i in 0 .. n-1:
+//       x[:, 0:m] = motion                      clean, at every step: the only way motion gets into a later segment
+//       v = guide(dit(x, t_i) per branch)
+//       x = x - v (t_i - t_i+1) / 1000          v is noise minus data
+//   x[:, 0:m] = motion
+//
+// One time value serves all latent frames although the motion frames are clean. What depends on t alone is computed
+// once per step and shared by the branches. The branches run one after another and each gives its scratch back, so
+// memory is that of one forward and the predictions. The device is waited for once per step, and there the latents are
+// looked at: a NaN that came up in a step is told at that step instead of arriving as a grey video.
+#include "worker/denoise.h"
+
+#include <math.h>
+
+static void put_motion(const struct denoise *n, struct dev *d, tensor x)
+{
+    if (!tensor_is_none(n->motion)) op_copy(d, tensor_slice(x, 1, 0, n->motion.shape[1]), n->motion);
+}
+
+// One number tells: a NaN or infinity anywhere makes the mean of |x| one.
+static int check_finite(const struct denoise *n, struct dev_arena *a, tensor x, int step, struct err *e)
+{
+    struct dev *d = dev_arena_dev(a);
+    if (dev_is_dry(d)) return 0;
+    int64_t mark = dev_arena_mark(a);
+    double mean[2] = {0};
+    tensor change = dev_tensor(a, DT_F64, SHAPE(2));
+    op_mean_change(d, change, x, x);
+    dev_download(d, mean, DT_F64, change);
+    dev_arena_reset(a, mark);
+    int rc = dev_sync(d, e);
+    if (rc < 0 || isfinite(mean[1])) return rc;
+    return err_set(e, E_INPUT,
+                   "segment %lld, step %d of %d: the latents are no longer finite; the weights or a scale are out of "
+                   "range",
+                   (long long)n->segment + 1, step + 1, n->n_steps);
+}
+
+static void forward(const struct denoise *n, struct dev_arena *a, tensor out, tensor x, struct dit_time time, int i)
+{
+    const struct guide_branch *b = &n->guide->branch[i];
+    struct dit_in in = {.x = x,
+                        .y = n->y,
+                        .masks = n->masks,
+                        .time = time,
+                        .words = b->negative_words ? n->negative : n->words,
+                        .picture = n->picture,
+                        .voice = b->no_voice ? n->silence : n->voice};
+    if (n->cache) in.skip = cache_skips(n->cache, b->slot, time.e0, &in.residual);
+    dit_forward(n->dit, a, out, &in, NULL);
+}
+
+static void step(const struct denoise *n, struct dev_arena *a, tensor x, int i)
+{
+    struct dev *d = dev_arena_dev(a);
+    int64_t mark = dev_arena_mark(a);
+    tensor v = dev_tensor(a, DT_F32, x.n, x.shape), p[GUIDE_BRANCHES];
+    put_motion(n, d, x);
+    tap_see(n->tap, x, "step%d.latent_in", i);
+    struct dit_time time = dit_time_new(n->dit, a, n->t[i], NULL);
+    for (int k = 0; k < n->guide->n; k++) {
+        p[k] = dev_tensor(a, DT_F32, x.n, x.shape);
+        forward(n, a, p[k], x, time, k);
+        tap_see(n->tap, p[k], "step%d.pred%d", i, k);
+    }
+    guide_combine(n->guide, a, v, p);
+    op_axpby(d, x, 1, x, -(n->t[i] - n->t[i + 1]) / 1000, v);
+    put_motion(n, d, x);
+    tap_see(n->tap, x, "step%d.latent_out", i);
+    dev_arena_reset(a, mark);
+}
+
+int denoise_run(const struct denoise *n, struct dev_arena *a, tensor x, struct err *e)
+{
+    guide_reset(n->guide);
+    if (n->cache) cache_reset(n->cache);
+    for (int i = 0; i < n->n_steps; i++) {
+        step(n, a, x, i);
+        int rc = check_finite(n, a, x, i, e);
+        if (rc == 0 && n->step && (rc = n->step(n->ctx, i + 1, n->n_steps)) < 0)
+            err_set(e, rc, "segment %lld ended at step %d", (long long)n->segment + 1, i + 1);
+        if (rc < 0) return rc;
+    }
+    return 0;
+}

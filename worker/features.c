@@ -1,0 +1,250 @@
+// Voice features on demand.
+//
+//   16 kHz track --wav2vec2--> rows [L, layers, channels] in a file per speaker
+//   segment at frame s: window entry (j, o) = row clamp(s + j + o - 2)
+//
+// Frames [0, L) are rows of the voice alone. Rows from L on, up to the last segment's need, come from a second encoding
+// of the voice with silence behind it; its rows before L are thrown away, because silence changes what the transformer
+// says about speech. Statistics are those of the voice in both.
+//
+// Easy to get wrong: the published program mirrors instead, only when it knows that the segment is the last, and
+// includes the last row twice: row len + i is row len - 1 - i.
+#include "worker/features.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct voice_rows {
+    int fd;
+    char path[4096];
+    int64_t n;               // rows of the voice itself, L
+    struct track track;      // cut or padded to whole frames
+    const struct track *raw; // as given
+    struct wav2vec2_stats *stats;
+    bool *have; // per window, then one for the tail
+};
+
+struct features {
+    struct wav2vec2 *m; // NULL: rows were given
+    struct dev_arena *a;
+    int layers, channels, n_speakers, frame_num;
+    int64_t row_bytes, n_tail; // rows behind L
+    int64_t window;            // rows made at once
+    bool mirror, published;
+    struct voice_rows speaker[SPEC_SPEAKERS];
+};
+
+// ---- tracks
+
+// The given track up to its end; silence behind it, whatever the given track would say.
+static void read_cut(void *ctx, float *dst, int64_t from, int64_t n)
+{
+    const struct voice_rows *v = ctx;
+    v->raw->read(v->raw->ctx, dst, from, n);
+    int64_t end = v->n * 640 < v->raw->n_samples ? v->n * 640 : v->raw->n_samples;
+    for (int64_t i = from > end ? from : end; i < from + n; i++) dst[i - from] = 0;
+}
+
+// ---- files
+
+static int file_open(struct voice_rows *v, const char *dir, int speaker, struct err *e)
+{
+    snprintf(v->path, sizeof v->path, "%s/features%d.f32", dir, speaker);
+    v->fd = open(v->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    return v->fd < 0 ? err_set(e, E_FATAL, "cannot keep voice features in %s: %s", v->path, strerror(errno)) : 0;
+}
+
+static int rows_write(const struct voice_rows *v, const float *rows, int64_t at, int64_t n, int64_t row_bytes,
+                      struct err *e)
+{
+    const char *p = (const char *)rows;
+    int64_t left = n * row_bytes, offset = at * row_bytes;
+    while (left > 0) {
+        ssize_t wrote = pwrite(v->fd, p, (size_t)left, offset);
+        if (wrote <= 0) return err_set(e, E_FATAL, "cannot write %s: %s", v->path, strerror(errno));
+        p += wrote;
+        offset += wrote;
+        left -= wrote;
+    }
+    return 0;
+}
+
+static int row_read(const struct voice_rows *v, void *dst, int64_t at, int64_t row_bytes, struct err *e)
+{
+    if (pread(v->fd, dst, (size_t)row_bytes, at * row_bytes) == row_bytes) return 0;
+    return err_set(e, E_FATAL, "cannot read %s: %s", v->path, strerror(errno));
+}
+
+// ---- making rows
+
+// Encodes frames [from, to) of a track of n frames, and keeps [keep, end).
+static int encode(struct features *f, struct voice_rows *v, int64_t n, int64_t from, int64_t to, int64_t keep,
+                  int64_t end, struct err *e)
+{
+    struct track t = v->track;
+    t.n_samples = n * 640;
+    if (f->published) t = *v->raw;
+    int64_t mark = dev_arena_mark(f->a);
+    tensor rows = dev_tensor(f->a, DT_F32, SHAPE(to - from, f->layers, f->channels));
+    wav2vec2_encode(f->m, f->a, rows, &t, v->stats, n, from, to, NULL);
+    struct dev *d = dev_arena_dev(f->a);
+    int rc = dev_sync(d, e);
+    float *host = malloc((size_t)((end - keep) * f->row_bytes));
+    if (!host) rc = err_set(e, E_FATAL, "no memory for %lld frames of voice features", (long long)(end - keep));
+    if (rc == 0) {
+        dev_download(d, host, DT_F32, tensor_slice(rows, 0, keep - from, end - from));
+        rc = rows_write(v, host, keep, end - keep, f->row_bytes, e);
+    }
+    free(host);
+    dev_arena_reset(f->a, mark);
+    return rc;
+}
+
+static int64_t at_least(int64_t v, int64_t low) { return v > low ? v : low; }
+static int64_t at_most(int64_t v, int64_t high) { return v < high ? v : high; }
+
+// Makes the window that holds row `at`, unless it is there.
+static int need_row(struct features *f, struct voice_rows *v, int64_t at, struct err *e)
+{
+    int64_t n_windows = (v->n + f->window - 1) / f->window, k = at < v->n ? at / f->window : n_windows;
+    if (!f->m || v->have[k]) return 0;
+    int rc;
+    if (k == n_windows) { // the tail: as much voice before it as a window has
+        int64_t from = f->window < v->n ? v->n - f->window : 0, end = v->n + f->n_tail;
+        rc = encode(f, v, end, from, end, v->n, end, e);
+    } else {
+        int64_t keep = k * f->window, end = at_most(keep + f->window, v->n);
+        rc = encode(f, v, v->n, at_least(keep - FEATURES_CONTEXT, 0), at_most(end + FEATURES_CONTEXT, v->n), keep, end,
+                    e);
+    }
+    if (rc == 0) v->have[k] = true;
+    return rc;
+}
+
+// ---- life
+
+static struct features *features_new(struct dev_arena *a, const struct spec_render *s, int layers, int channels)
+{
+    struct features *f = calloc(1, sizeof *f);
+    BUG_IF(!f, "no memory for voice features");
+    int64_t n = spec_segments(s->n_frames, s->frame_num, s->motion_frame, s->mode);
+    int64_t end = (n - 1) * (s->frame_num - s->motion_frame) + s->frame_num;
+    *f = (struct features){.a = a,
+                           .layers = layers,
+                           .channels = channels,
+                           .n_speakers = s->n_speakers,
+                           .frame_num = s->frame_num,
+                           .row_bytes = (int64_t)layers * channels * (int64_t)sizeof(float),
+                           .n_tail = at_least(end - s->n_frames + 3, 0),
+                           .window = s->n_frames > FEATURES_EXACT ? FEATURES_WINDOW : s->n_frames,
+                           .mirror = s->tail == SPEC_TAIL_MIRROR || s->parity == SPEC_PARITY_PUBLISHED,
+                           .published = s->parity == SPEC_PARITY_PUBLISHED};
+    for (int p = 0; p < SPEC_SPEAKERS; p++) f->speaker[p].fd = -1;
+    return f;
+}
+
+int features_open(struct features **out, struct wav2vec2 *m, struct dev_arena *a, const struct spec_render *s,
+                  const struct track *track, const char *dir, struct err *e)
+{
+    struct features *f = features_new(a, s, wav2vec2_layers(m), wav2vec2_dim(m));
+    int rc = 0;
+    f->m = m;
+    for (int p = 0; p < f->n_speakers && rc == 0; p++) {
+        struct voice_rows *v = &f->speaker[p];
+        v->n = s->n_frames;
+        v->raw = &track[p];
+        v->track = (struct track){.read = read_cut, .ctx = v, .n_samples = v->n * 640};
+        v->have = calloc((size_t)((v->n + f->window - 1) / f->window + 1), sizeof *v->have);
+        BUG_IF(!v->have, "no memory for voice features");
+        v->stats = wav2vec2_measure(m, a, f->published ? v->raw : &v->track);
+        rc = file_open(v, dir, p, e);
+    }
+    if (rc < 0)
+        features_close(&f);
+    else
+        *out = f;
+    return rc;
+}
+
+int features_of_rows(struct features **out, struct dev_arena *a, const struct spec_render *s, int layers, int channels,
+                     const float *const *rows, const int64_t *n_frames, const char *dir, struct err *e)
+{
+    struct features *f = features_new(a, s, layers, channels);
+    int rc = 0;
+    f->mirror = true;
+    for (int p = 0; p < f->n_speakers && rc == 0; p++) {
+        f->speaker[p].n = n_frames[p];
+        rc = file_open(&f->speaker[p], dir, p, e);
+        if (rc == 0) rc = rows_write(&f->speaker[p], rows[p], 0, n_frames[p], f->row_bytes, e);
+    }
+    if (rc < 0)
+        features_close(&f);
+    else
+        *out = f;
+    return rc;
+}
+
+void features_close(struct features **pf)
+{
+    struct features *f = *pf;
+    if (!f) return;
+    for (int p = 0; p < SPEC_SPEAKERS; p++) {
+        struct voice_rows *v = &f->speaker[p];
+        if (v->fd >= 0) {
+            close(v->fd);
+            unlink(v->path);
+        }
+        free(v->have);
+        wav2vec2_stats_free(&v->stats);
+    }
+    free(f);
+    *pf = NULL;
+}
+
+// ---- windows
+
+// The row that stands for frame `at` of a voice of n rows.
+static int64_t row_of(const struct features *f, const struct voice_rows *v, int64_t at, int64_t end, bool last)
+{
+    if (at < 0) return 0;
+    if (at < v->n) return at;
+    if (!f->mirror) return at_most(at, v->n + f->n_tail - 1);
+    bool extended = last && end >= v->n;
+    int64_t mirrored = 2 * v->n - 1 - at;
+    return extended ? at_least(mirrored, 0) : v->n - 1;
+}
+
+int features_windows(struct features *f, struct dev_arena *a, tensor *out, int64_t start, int window, bool last,
+                     struct err *e)
+{
+    int64_t n = f->frame_num + window - 1, first = start - window / 2, w = f->layers * f->channels;
+    struct dev *d = dev_arena_dev(a);
+    *out = dev_tensor(a, DT_F32, SHAPE(f->n_speakers, f->frame_num, window, f->layers, f->channels));
+    int64_t mark = dev_arena_mark(a);
+    tensor rows = dev_tensor(a, DT_F32, SHAPE(n, w));
+    float *host = malloc((size_t)(n * f->row_bytes));
+    if (!host) return err_set(e, E_FATAL, "no memory for the voice of a segment");
+    int rc = 0;
+    for (int p = 0; p < f->n_speakers && rc == 0; p++) {
+        struct voice_rows *v = &f->speaker[p];
+        for (int64_t i = 0; i < n && rc == 0; i++) {
+            int64_t at = row_of(f, v, first + i, start + f->frame_num, last);
+            rc = need_row(f, v, at, e);
+            if (rc == 0) rc = row_read(v, host + i * w, at, f->row_bytes, e);
+        }
+        if (rc < 0) break;
+        dev_upload(d, rows, host, DT_F32);
+        tensor view =
+            tensor_of(rows.data, DT_F32, SHAPE(f->frame_num, window, w)); // windows overlap: a stride of one row
+        view.stride[0] = w;
+        tensor to = tensor_at(*out, p);
+        op_copy(d, tensor_reshape(to, SHAPE(f->frame_num, window, w)), view);
+    }
+    free(host);
+    dev_arena_reset(a, mark);
+    return rc;
+}
