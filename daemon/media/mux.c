@@ -1,0 +1,415 @@
+// The muxer: one libavformat run over the whole film, one x264 run per segment, one AAC run over the whole voice.
+//
+// Fragments: every IDR closes the fragment before it, so at most MUX_KEY_FRAMES frames (and the encoder's lookahead)
+// are not yet on disk. `delay_moov` holds the header back until both tracks have a packet: only then are the edit lists
+// known that hide the AAC encoder's priming and the reordering of B pictures. So the sound runs a little ahead of the
+// picture (LEAD_SAMPLES), more than the AAC encoder swallows before its first packet.
+//
+// Trap: decode times. x264 says them per run, and a run shorter than its own delay says them differently, so they would
+// go backwards at a seam. They are counted here instead: the i-th packet of a segment that starts at frame s decodes at
+// s + i - delay, delay being the same for all runs. Pictures never leave the encoder later than that allows.
+#include "daemon/media/mux.h"
+
+#include "daemon/media/remux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+#include <libavutil/opt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LEAD_SAMPLES = 4096, MUX_THREADS = 2, MUX_FPS = 25 };
+
+struct mux {
+    struct mux_options o; // path and preset are ours
+    AVFormatContext *file;
+    AVStream *video, *sound;
+    AVCodecContext *venc, *aenc; // venc: NULL between segments
+    AVFrame *picture, *samples;
+    AVPacket *packet;
+    float *interleaved;   // [frame_size, channels]
+    int delay;            // pictures x264 may hold back to reorder
+    int64_t next;         // frame expected
+    int64_t segment;      // its first frame
+    int64_t n_packets;    // of the segment
+    int64_t n_read;       // samples of the voice that went to the encoder
+    bool sound_ended;     // and its last packet was asked for
+    bool header, trailer; // written
+};
+
+static const int aac_rates[] = {96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000};
+
+int mux_audio_rate(int rate)
+{
+    for (size_t i = 0; i < sizeof aac_rates / sizeof *aac_rates; i++)
+        if (aac_rates[i] == rate) return rate;
+    return 48000;
+}
+
+int mux_audio_channels(int channels) { return (channels >= 1 && channels <= 6) || channels == 8 ? channels : 2; }
+
+int mux_check_path(const char *final_path, struct err *e)
+{
+    const char *dot = strrchr(final_path, '.');
+    if (dot && (!strcasecmp(dot, ".mp4") || !strcasecmp(dot, ".mov"))) return 0;
+    return err_set(e, E_INPUT, "cannot write %s: the output must end in .mp4 or .mov", final_path);
+}
+
+static int mux_fail(const struct mux *m, int rc, const char *what, struct err *e)
+{
+    char why[AV_ERROR_MAX_STRING_SIZE];
+    av_strerror(rc, why, sizeof why);
+    if (rc == AVERROR(ENOSPC)) snprintf(why, sizeof why, "no space left on the disk");
+    return err_set(e, E_FATAL, "%s: %s: %s", m->o.path, what, why);
+}
+
+// ---- packets to the file
+
+static int packets_write(struct mux *m, AVCodecContext *enc, AVStream *st, struct err *e)
+{
+    for (int rc; (rc = avcodec_receive_packet(enc, m->packet)) != AVERROR(EAGAIN) && rc != AVERROR_EOF;) {
+        if (rc < 0) return mux_fail(m, rc, "an encoder stopped", e);
+        if (st == m->video) {
+            m->packet->dts = m->segment + m->n_packets++ - m->delay;
+            m->packet->duration = 1;
+            BUG_IF(m->packet->pts < m->packet->dts, "frame %lld leaves the encoder too late",
+                   (long long)m->packet->pts);
+        }
+        m->packet->stream_index = st->index;
+        av_packet_rescale_ts(m->packet, enc->time_base, st->time_base);
+        rc = av_write_frame(m->file, m->packet);
+        av_packet_unref(m->packet);
+        if (rc < 0) return mux_fail(m, rc, "cannot write", e);
+    }
+    return 0;
+}
+
+// ---- sound
+
+static int64_t bit_rate(int rate, int channels)
+{
+    int64_t wanted = channels == 1 ? 128000 : 96000 * (int64_t)channels;
+    int64_t most = 6144 * (int64_t)channels * rate / 1024; // what the format can hold
+    return wanted < most ? wanted : most;
+}
+
+// Layouts of the AAC standard, by number of channels.
+static AVChannelLayout aac_layout(int channels)
+{
+    switch (channels) {
+    case 1:
+        return (AVChannelLayout)AV_CHANNEL_LAYOUT_MONO;
+    case 2:
+        return (AVChannelLayout)AV_CHANNEL_LAYOUT_STEREO;
+    case 3:
+        return (AVChannelLayout)AV_CHANNEL_LAYOUT_SURROUND;
+    case 4:
+        return (AVChannelLayout)AV_CHANNEL_LAYOUT_4POINT0;
+    case 5:
+        return (AVChannelLayout)AV_CHANNEL_LAYOUT_5POINT0_BACK;
+    case 6:
+        return (AVChannelLayout)AV_CHANNEL_LAYOUT_5POINT1_BACK;
+    default:
+        return (AVChannelLayout)AV_CHANNEL_LAYOUT_7POINT1;
+    }
+}
+
+static int sound_open(struct mux *m, struct err *e)
+{
+    const AVCodec *aac = avcodec_find_encoder(AV_CODEC_ID_AAC);
+    if (!aac) return err_set(e, E_FATAL, "this FFmpeg has no AAC encoder; install a full libavcodec");
+    BUG_IF(mux_audio_rate(m->o.rate) != m->o.rate || mux_audio_channels(m->o.channels) != m->o.channels,
+           "sound of %d channels at %d Hz for AAC", m->o.channels, m->o.rate);
+    AVCodecContext *c = m->aenc = avcodec_alloc_context3(aac);
+    BUG_IF(!c, "no memory for an encoder");
+    c->sample_fmt = AV_SAMPLE_FMT_FLTP;
+    c->sample_rate = m->o.rate;
+    c->ch_layout = aac_layout(m->o.channels);
+    c->bit_rate = bit_rate(m->o.rate, m->o.channels);
+    c->time_base = (AVRational){1, m->o.rate};
+    c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER | AV_CODEC_FLAG_BITEXACT;
+    int rc = avcodec_open2(c, aac, NULL);
+    if (rc < 0) return mux_fail(m, rc, "cannot start the AAC encoder", e);
+    m->sound = avformat_new_stream(m->file, NULL);
+    BUG_IF(!m->sound || avcodec_parameters_from_context(m->sound->codecpar, c) < 0, "no memory for a track");
+    m->sound->time_base = c->time_base;
+    m->samples = av_frame_alloc();
+    m->interleaved = malloc((size_t)c->frame_size * (size_t)m->o.channels * sizeof(float));
+    BUG_IF(!m->samples || !m->interleaved, "no memory for sound");
+    m->samples->format = c->sample_fmt;
+    m->samples->sample_rate = c->sample_rate;
+    m->samples->nb_samples = c->frame_size;
+    m->samples->ch_layout = c->ch_layout;
+    BUG_IF(av_frame_get_buffer(m->samples, 0) < 0, "no memory for sound");
+    return 0;
+}
+
+static int sound_encode(struct mux *m, int n, struct err *e)
+{
+    int channels = m->o.channels, rc = m->o.read_audio(m->o.audio, m->interleaved, m->n_read, n, e);
+    if (rc < 0) return rc;
+    BUG_IF(av_frame_make_writable(m->samples) < 0, "no memory for sound");
+    m->samples->nb_samples = n;
+    m->samples->pts = m->n_read;
+    for (int c = 0; c < channels; c++) {
+        float *plane = (float *)m->samples->extended_data[c];
+        for (int i = 0; i < n; i++) plane[i] = m->interleaved[i * channels + c];
+    }
+    rc = avcodec_send_frame(m->aenc, m->samples);
+    if (rc < 0) return mux_fail(m, rc, "cannot encode the voice", e);
+    m->n_read += n;
+    return packets_write(m, m->aenc, m->sound, e);
+}
+
+// The voice up to the end of `frame` and a little more; INT64_MAX: all of it.
+static int sound_until(struct mux *m, int64_t frame, struct err *e)
+{
+    if (!m->sound || m->sound_ended) return 0;
+    int64_t end = m->o.n_audio;
+    if (frame < m->o.n_frames) {
+        int64_t want = (frame + 1) * m->o.rate / m->o.fps + LEAD_SAMPLES;
+        if (want < end) end = want;
+    }
+    while (m->n_read < end) {
+        int64_t left = m->o.n_audio - m->n_read;
+        int rc = sound_encode(m, left < m->aenc->frame_size ? (int)left : m->aenc->frame_size, e);
+        if (rc < 0) return rc;
+    }
+    if (m->n_read < m->o.n_audio) return 0;
+    m->sound_ended = true;
+    int rc = avcodec_send_frame(m->aenc, NULL);
+    return rc < 0 ? mux_fail(m, rc, "cannot end the voice", e) : packets_write(m, m->aenc, m->sound, e);
+}
+
+// ---- pictures
+
+static const char *const presets[] = {"ultrafast", "superfast", "veryfast", "faster",   "fast",
+                                      "medium",    "slow",      "slower",   "veryslow", "placebo"};
+
+static int preset_check(const char *preset, struct err *e)
+{
+    char all[128] = "";
+    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
+        if (!strcmp(preset, presets[i])) return 0;
+        strcat(strcat(all, i ? ", " : ""), presets[i]);
+    }
+    return err_set(e, E_INPUT, "preset: x264 has no \"%s\"; it has %s", preset, all);
+}
+
+static int venc_open(struct mux *m, struct err *e)
+{
+    const AVCodec *x264 = avcodec_find_encoder_by_name("libx264");
+    if (!x264) return err_set(e, E_FATAL, "this FFmpeg has no libx264; install a full libavcodec");
+    AVCodecContext *c = m->venc = avcodec_alloc_context3(x264);
+    BUG_IF(!c, "no memory for an encoder");
+    c->width = m->o.w;
+    c->height = m->o.h;
+    c->pix_fmt = AV_PIX_FMT_YUV420P;
+    c->time_base = (AVRational){1, m->o.fps};
+    c->framerate = (AVRational){m->o.fps, 1};
+    c->gop_size = MUX_KEY_FRAMES;
+    c->thread_count = m->o.threads;
+    c->sample_aspect_ratio = (AVRational){1, 1};
+    c->color_primaries = AVCOL_PRI_BT709;
+    c->color_trc = AVCOL_TRC_BT709;
+    c->colorspace = AVCOL_SPC_BT709;
+    c->color_range = AVCOL_RANGE_MPEG;
+    c->chroma_sample_location = AVCHROMA_LOC_LEFT;
+    c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
+    AVDictionary *d = NULL;
+    av_dict_set(&d, "preset", m->o.preset, 0);
+    av_dict_set(&d, "profile", "high", 0);
+    av_dict_set(&d, "8x8dct", "1", 0); // or the fastest preset would be a lower profile
+    av_dict_set_int(&d, "crf", m->o.crf, 0);
+    int rc = avcodec_open2(c, x264, &d);
+    av_dict_free(&d);
+    if (rc >= 0) return 0;
+    return err_set(e, E_INPUT, "x264 does not start with crf %d at %dx%d, preset %s", m->o.crf, m->o.w, m->o.h,
+                   m->o.preset);
+}
+
+static int video_write(struct mux *m, const AVFrame *picture, struct err *e)
+{
+    int rc = avcodec_send_frame(m->venc, picture);
+    if (rc < 0) return mux_fail(m, rc, "cannot encode a frame", e);
+    return packets_write(m, m->venc, m->video, e);
+}
+
+static int frame_push(struct mux *m, const uint8_t *yuv, struct err *e)
+{
+    if (!m->venc) {
+        int rc = venc_open(m, e);
+        if (rc < 0) return rc;
+    }
+    if (m->next == m->segment) m->n_packets = 0;
+    int rc = sound_until(m, m->next, e);
+    if (rc < 0) return rc;
+    BUG_IF(av_frame_make_writable(m->picture) < 0, "no memory for a picture");
+    const uint8_t *from = yuv;
+    for (int p = 0; p < 3; p++) {
+        int w = p ? m->o.w / 2 : m->o.w, h = p ? m->o.h / 2 : m->o.h;
+        for (int y = 0; y < h; y++, from += w)
+            memcpy(m->picture->data[p] + (ptrdiff_t)y * m->picture->linesize[p], from, (size_t)w);
+    }
+    m->picture->pts = m->next++;
+    return video_write(m, m->picture, e);
+}
+
+int mux_push(struct mux *m, int64_t first, int n, const uint8_t *yuv, struct err *e)
+{
+    if (first > m->next)
+        return err_set(e, E_FATAL, "frames %lld to %lld are missing", (long long)m->next, (long long)first - 1);
+    size_t bytes = (size_t)m->o.w * (size_t)m->o.h * 3 / 2;
+    for (int i = 0; i < n; i++) {
+        if (first + i < m->next || first + i >= m->o.n_frames) continue;
+        int rc = frame_push(m, yuv + (size_t)i * bytes, e);
+        if (rc < 0) return rc;
+    }
+    return 0;
+}
+
+static int file_sync(const struct mux *m, struct err *e)
+{
+    int fd = open(m->o.path, O_RDONLY | O_CLOEXEC);
+    int rc = fd < 0 ? -1 : fsync(fd), why = errno;
+    if (fd >= 0) close(fd);
+    return rc < 0 ? mux_fail(m, AVERROR(why), "cannot sync", e) : 0;
+}
+
+int mux_end_segment(struct mux *m, struct err *e)
+{
+    if (m->next == m->segment) return 0;
+    int rc = video_write(m, NULL, e);
+    if (rc < 0) return rc;
+    BUG_IF(m->n_packets != m->next - m->segment, "x264 gave %lld packets for %lld frames", (long long)m->n_packets,
+           (long long)(m->next - m->segment));
+    avcodec_free_context(&m->venc);
+    m->segment = m->next;
+    rc = av_write_frame(m->file, NULL); // the open fragment
+    if (rc >= 0) avio_flush(m->file->pb);
+    if (rc < 0 || m->file->pb->error < 0) return mux_fail(m, rc < 0 ? rc : m->file->pb->error, "cannot write", e);
+    return file_sync(m, e);
+}
+
+int64_t mux_frames(const struct mux *m) { return m->next; }
+
+// ---- the file
+
+static int header_write(struct mux *m, struct err *e)
+{
+    m->video = avformat_new_stream(m->file, NULL);
+    BUG_IF(!m->video, "no memory for a track");
+    int rc = venc_open(m, e);
+    if (rc < 0) return rc;
+    BUG_IF(avcodec_parameters_from_context(m->video->codecpar, m->venc) < 0, "no memory for a track");
+    m->delay = m->venc->has_b_frames;
+    m->video->time_base = m->venc->time_base;
+    m->video->avg_frame_rate = m->venc->framerate;
+    if (m->o.n_audio > 0 && (rc = sound_open(m, e)) < 0) return rc;
+    rc = avio_open(&m->file->pb, m->file->url, AVIO_FLAG_WRITE);
+    if (rc < 0) return mux_fail(m, rc, "cannot create", e);
+    AVDictionary *d = NULL;
+    av_dict_set(&d, "movflags", "frag_keyframe+empty_moov+delay_moov+default_base_moof", 0);
+    rc = avformat_write_header(m->file, &d);
+    av_dict_free(&d);
+    if (rc < 0) return mux_fail(m, rc, "cannot write", e);
+    m->header = true;
+    return 0;
+}
+
+int mux_open(struct mux **out, const struct mux_options *o, struct err *e)
+{
+    BUG_IF(o->w <= 0 || o->h <= 0 || o->w % 2 || o->h % 2, "a film of %dx%d", o->w, o->h);
+    int rc = preset_check(o->preset ? o->preset : "medium", e);
+    if (rc < 0) return rc;
+    av_log_set_level(AV_LOG_QUIET); // what goes wrong comes back as a code
+    struct mux *m = calloc(1, sizeof *m);
+    BUG_IF(!m, "no memory for a muxer");
+    m->o = *o;
+    m->o.path = strdup(o->path);
+    m->o.preset = strdup(o->preset ? o->preset : "medium");
+    if (m->o.threads == 0) m->o.threads = MUX_THREADS;
+    if (m->o.fps == 0) m->o.fps = MUX_FPS;
+    char url[4200];
+    snprintf(url, sizeof url, "file:%s", o->path); // a name with a colon is a name
+    m->packet = av_packet_alloc();
+    m->picture = av_frame_alloc();
+    BUG_IF(!m->o.path || !m->o.preset || !m->packet || !m->picture, "no memory for a muxer");
+    BUG_IF(avformat_alloc_output_context2(&m->file, NULL, "mp4", url) < 0, "no mp4 muxer in this FFmpeg");
+    m->file->flags |= AVFMT_FLAG_BITEXACT;
+    m->picture->format = AV_PIX_FMT_YUV420P;
+    m->picture->width = o->w;
+    m->picture->height = o->h;
+    BUG_IF(av_frame_get_buffer(m->picture, 0) < 0, "no memory for a picture");
+    rc = header_write(m, e);
+    if (rc < 0) {
+        mux_abort(m, false);
+        return rc;
+    }
+    *out = m;
+    return 0;
+}
+
+static int trailer_write(struct mux *m, struct err *e)
+{
+    int rc = mux_end_segment(m, e);
+    if (rc < 0) return rc;
+    rc = m->next == m->o.n_frames ? sound_until(m, INT64_MAX, e) : 0;
+    if (rc < 0) return rc;
+    m->trailer = true;
+    rc = av_write_trailer(m->file);
+    if (rc >= 0) rc = avio_close(m->file->pb);
+    m->file->pb = NULL;
+    return rc < 0 ? mux_fail(m, rc, "cannot write", e) : 0;
+}
+
+static void mux_free(struct mux *m)
+{
+    avcodec_free_context(&m->venc);
+    avcodec_free_context(&m->aenc);
+    if (m->file && m->file->pb) avio_close(m->file->pb);
+    avformat_free_context(m->file);
+    av_frame_free(&m->picture);
+    av_frame_free(&m->samples);
+    av_packet_free(&m->packet);
+    free(m->interleaved);
+    free((char *)m->o.path);
+    free((char *)m->o.preset);
+    free(m);
+}
+
+int mux_finish(struct mux *m, const char *final_path, struct err *e)
+{
+    int rc = mux_check_path(final_path, e);
+    if (rc < 0) return rc;
+    if (m->next != m->o.n_frames)
+        return err_set(e, E_FATAL, "%s has %lld of %lld frames", m->o.path, (long long)m->next,
+                       (long long)m->o.n_frames);
+    if (!m->trailer && (rc = trailer_write(m, e)) < 0) return rc;
+    char whole[4200];
+    snprintf(whole, sizeof whole, "%s.whole", m->o.path);
+    const char *container = strcasecmp(strrchr(final_path, '.'), ".mov") ? "mp4" : "mov";
+    rc = remux_faststart(m->o.path, whole, container, m->o.n_frames, e);
+    if (rc >= 0 && rename(whole, final_path) < 0)
+        rc = err_set(e, E_FATAL, "cannot name the finished film %s: %s", final_path, strerror(errno));
+    if (rc < 0) {
+        unlink(whole);
+        return rc;
+    }
+    unlink(m->o.path);
+    mux_free(m);
+    return 0;
+}
+
+void mux_abort(struct mux *m, bool keep)
+{
+    if (!m) return;
+    if (m->header && !m->trailer && keep) trailer_write(m, NULL);
+    if (!keep && m->file->pb) unlink(m->o.path);
+    if (!keep && m->trailer) unlink(m->o.path);
+    mux_free(m);
+}

@@ -1,0 +1,58 @@
+// Frames and voice in, a playing file out.
+//
+// Life: mux_open, then per segment mux_push (any number of calls) and mux_end_segment, then mux_finish; or mux_abort at
+// any moment. The growing file at `path` is a fragmented MP4: cut off anywhere, what is there plays, with its sound.
+// The delivered file is an ordinary MP4 (or MOV) with its index in front; its name appears only when it is whole.
+//
+// H.264 high, yuv420p, BT.709 limited, frame i at i / fps; AAC, continuous over segments, sample 0 with frame 0.
+// Each segment has its own encoder and a fixed thread count, so a segment's bytes depend on its pixels alone: not on
+// what came before, how the pushes were cut, or how many cores there are.
+// Memory does not grow with length; mux_finish needs about 25 MiB an hour of film for the index it writes.
+#ifndef DAEMON_MEDIA_MUX_H
+#define DAEMON_MEDIA_MUX_H
+
+#include "proto/base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct mux;
+
+enum { MUX_KEY_FRAMES = 48 }; // an IDR picture at least this often
+
+struct mux_options {
+    const char *path; // the growing file
+    int w, h;         // even
+    int crf;          // 0..51
+    const char *preset;
+    int threads;      // of x264; 0: 2. Part of the bytes: never the machine's core count
+    int fps;          // 0: 25
+    int64_t n_frames; // the whole film
+    // The voice, interleaved, in order; n_audio 0: a silent film. `rate` is one that AAC has (mux_audio_rate).
+    int (*read_audio)(void *audio, float *interleaved, int64_t from, int64_t n, struct err *e);
+    void *audio;
+    int rate, channels;
+    int64_t n_audio; // samples a channel
+};
+
+// E_INPUT unless the name ends in .mp4 or .mov. To be asked before anything is rendered.
+int mux_check_path(const char *final_path, struct err *e);
+// The rate the muxer takes for sound at `rate`: the same if AAC has it, else 48000.
+int mux_audio_rate(int rate);
+// Channels the muxer takes for `channels`: the same if AAC has a layout for it, else 2.
+int mux_audio_channels(int channels);
+
+int mux_open(struct mux **out, const struct mux_options *o, struct err *e);
+// `n` frames from absolute frame `first` on, planar 4:2:0, w * h * 3 / 2 bytes each. Frames that the file has are
+// ignored, so a replay is harmless; so are frames past n_frames. A gap is E_FATAL.
+int mux_push(struct mux *m, int64_t first, int n, const uint8_t *yuv, struct err *e);
+// Everything pushed so far is on disk after this. A segment without frames is none.
+int mux_end_segment(struct mux *m, struct err *e);
+int64_t mux_frames(const struct mux *m); // pushed and kept
+// Ends the file, writes the delivered one, syncs it and renames it to final_path (same filesystem as `path`); removes
+// the growing file. Frees `m` when it succeeds; after a failure mux_abort is still due.
+int mux_finish(struct mux *m, const char *final_path, struct err *e);
+// Closes what is there. `keep`: the growing file stays, whole as far as it goes; otherwise it is removed.
+void mux_abort(struct mux *m, bool keep);
+
+#endif

@@ -1,0 +1,425 @@
+// daemon/media/mux: counts and times read back by libavformat, files cut off anywhere, bytes that depend on nothing.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "daemon/media/mux.h"
+
+#include <libavcodec/avcodec.h>
+#include <libavformat/avformat.h>
+#include <math.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { W = 96, H = 64, FRAME = W * H * 3 / 2 };
+
+static char folder[] = "/tmp/mux-test-XXXXXX";
+
+static const char *in_folder(const char *name)
+{
+    static char path[4][256];
+    static int turn;
+    char *p = path[turn++ % 4];
+    snprintf(p, 256, "%s/%s", folder, name);
+    return p;
+}
+
+// ---- a film to write: a moving slope whose mean brightness tells the frame's number, and a tone that starts with a
+// click
+
+static void frame_draw(uint8_t *yuv, int64_t i)
+{
+    int level = 40 + (int)(i * 37 % 160);
+    for (int y = 0; y < H; y++)
+        for (int x = 0; x < W; x++) yuv[y * W + x] = (uint8_t)(level + (x + y + i) % 16);
+    memset(yuv + W * H, 110, W * H / 4);
+    memset(yuv + W * H * 5 / 4, 140, W * H / 4);
+}
+
+struct tone {
+    int rate, channels;
+    int64_t n, asked;
+};
+
+static int tone_read(void *ctx, float *out, int64_t from, int64_t n, struct err *e)
+{
+    (void)e;
+    struct tone *t = ctx;
+    assert_int_equal(from, t->asked); // in order, each once
+    assert_true(from + n <= t->n);
+    t->asked += n;
+    for (int64_t i = 0; i < n; i++)
+        for (int c = 0; c < t->channels; c++) {
+            double s = (double)(from + i) / t->rate;
+            out[i * t->channels + c] = (float)(0.3 * sin(2 * M_PI * (440 + 110 * c) * s) * (s >= 0.5 && s < 0.6));
+        }
+    return 0;
+}
+
+struct film {
+    int64_t n_frames, segment; // frames a segment
+    int push;                  // frames a push
+    struct tone tone;
+    const char *growing, *final;
+    const char *preset;
+};
+
+static struct mux *film_open(struct film *f)
+{
+    struct err e = {0};
+    struct mux_options o = {.path = f->growing,
+                            .w = W,
+                            .h = H,
+                            .crf = 18,
+                            .preset = f->preset,
+                            .n_frames = f->n_frames,
+                            .read_audio = tone_read,
+                            .audio = &f->tone,
+                            .rate = f->tone.rate,
+                            .channels = f->tone.channels,
+                            .n_audio = f->tone.n};
+    struct mux *m = NULL;
+    f->tone.asked = 0;
+    if (mux_open(&m, &o, &e) < 0) fail_msg("%s", e.text);
+    return m;
+}
+
+static void film_push(struct film *f, struct mux *m, int64_t from, int64_t to)
+{
+    struct err e = {0};
+    uint8_t *yuv = malloc((size_t)f->push * FRAME);
+    for (int64_t i = from; i < to;) {
+        int64_t end = (i / f->segment + 1) * f->segment;
+        if (end > to) end = to;
+        int n = (int)(end - i < f->push ? end - i : f->push);
+        for (int j = 0; j < n; j++) frame_draw(yuv + j * FRAME, i + j);
+        if (mux_push(m, i, n, yuv, &e) < 0) fail_msg("%s", e.text);
+        i += n;
+        if (i == end && mux_end_segment(m, &e) < 0) fail_msg("%s", e.text);
+    }
+    free(yuv);
+}
+
+static void film_write(struct film *f)
+{
+    struct err e = {0};
+    struct mux *m = film_open(f);
+    film_push(f, m, 0, f->n_frames);
+    assert_int_equal(mux_frames(m), f->n_frames);
+    assert_int_not_equal(access(f->final, F_OK), 0); // the name appears only when it is whole
+    if (mux_finish(m, f->final, &e) < 0) fail_msg("%s", e.text);
+    assert_int_not_equal(access(f->growing, F_OK), 0);
+}
+
+// ---- reading back
+
+struct seen {
+    int64_t n_frames, n_keys, key_gap, n_samples;
+    int64_t first_loud; // sample
+    int width, rate, channels;
+    int64_t n_right; // leading frames with the right time and brightness
+    bool times_exact, levels_right;
+    int primaries, range, profile;
+};
+
+static void picture_seen(struct seen *s, const AVFrame *f, AVRational base)
+{
+    int64_t i = s->n_frames++;
+    if (av_rescale_q(f->pts, base, (AVRational){1, 25}) != i || f->pts * base.num * 25 != i * base.den)
+        s->times_exact = false;
+    double sum = 0;
+    for (int y = 0; y < f->height; y++)
+        for (int x = 0; x < f->width; x++) sum += f->data[0][y * f->linesize[0] + x];
+    double mean = sum / (f->width * f->height);
+    if (fabs(mean - (40 + (double)(i * 37 % 160) + 7.5)) > 3) s->levels_right = false;
+    if (s->times_exact && s->levels_right) s->n_right = s->n_frames;
+    if (f->key_frame) s->n_keys++;
+    s->key_gap = f->key_frame ? 1 : s->key_gap + 1;
+    if (s->key_gap > MUX_KEY_FRAMES) s->times_exact = false;
+}
+
+// By time, as a player does: the encoder's priming lies before zero, or is not given out at all.
+static void sound_seen(struct seen *s, const AVFrame *f, AVRational base)
+{
+    int64_t at = av_rescale_q(f->pts, base, (AVRational){1, f->sample_rate});
+    for (int i = 0; i < f->nb_samples; i++)
+        if (s->first_loud < 0 && fabsf(((const float *)f->data[0])[i]) > 0.1f) s->first_loud = at + i;
+    s->n_samples = at + f->nb_samples;
+}
+
+static void packet_seen(struct seen *s, AVCodecContext *c, const AVPacket *p, AVRational base)
+{
+    AVFrame *f = av_frame_alloc();
+    avcodec_send_packet(c, p); // a broken one gives no frame
+    while (avcodec_receive_frame(c, f) == 0) {
+        if (c->codec_type == AVMEDIA_TYPE_VIDEO)
+            picture_seen(s, f, base);
+        else
+            sound_seen(s, f, base);
+    }
+    av_frame_free(&f);
+}
+
+static struct seen film_read(const char *path)
+{
+    struct seen s = {.times_exact = true, .levels_right = true, .first_loud = -1};
+    AVFormatContext *in = NULL;
+    if (avformat_open_input(&in, path, NULL, NULL) < 0 || avformat_find_stream_info(in, NULL) < 0) {
+        avformat_close_input(&in);
+        return s;
+    }
+    AVCodecContext *c[2] = {0};
+    for (unsigned i = 0; i < in->nb_streams; i++) {
+        const AVCodecParameters *p = in->streams[i]->codecpar;
+        c[i] = avcodec_alloc_context3(NULL);
+        avcodec_parameters_to_context(c[i], p);
+        c[i]->pkt_timebase = in->streams[i]->time_base;
+        avcodec_open2(c[i], avcodec_find_decoder(p->codec_id), NULL);
+        if (p->codec_type == AVMEDIA_TYPE_VIDEO) {
+            s.width = p->width;
+            s.primaries = p->color_primaries;
+            s.range = p->color_range;
+            s.profile = p->profile;
+        } else {
+            s.rate = p->sample_rate;
+            s.channels = p->ch_layout.nb_channels;
+        }
+    }
+    AVPacket *p = av_packet_alloc();
+    while (av_read_frame(in, p) == 0) {
+        packet_seen(&s, c[p->stream_index], p, in->streams[p->stream_index]->time_base);
+        av_packet_unref(p);
+    }
+    for (unsigned i = 0; i < in->nb_streams; i++) {
+        packet_seen(&s, c[i], NULL, in->streams[i]->time_base);
+        avcodec_free_context(&c[i]);
+    }
+    av_packet_free(&p);
+    avformat_close_input(&in);
+    return s;
+}
+
+static uint8_t *file_read(const char *path, size_t *n)
+{
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    struct stat st;
+    assert_int_equal(fstat(fileno(f), &st), 0);
+    *n = (size_t)st.st_size;
+    uint8_t *data = malloc(*n + 1);
+    assert_int_equal(fread(data, 1, *n, f), *n);
+    fclose(f);
+    return data;
+}
+
+static void file_write(const char *path, const uint8_t *data, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(data, 1, n, f), n);
+    fclose(f);
+}
+
+// The order of the boxes "moov" and "mdat" at the top level.
+static bool index_is_first(const char *path)
+{
+    size_t n;
+    uint8_t *d = file_read(path, &n);
+    bool first = false;
+    for (size_t at = 0; at + 8 <= n;) {
+        size_t size = (size_t)d[at] << 24 | (size_t)d[at + 1] << 16 | (size_t)d[at + 2] << 8 | d[at + 3];
+        if (!memcmp(d + at + 4, "moov", 4)) first = true;
+        if (!memcmp(d + at + 4, "mdat", 4) || size < 8) break;
+        at += size;
+    }
+    free(d);
+    return first;
+}
+
+static void counts_are_exact(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t n_frames, segment, n_audio;
+        int rate, channels;
+        const char *preset, *name;
+    } cases[] = {
+        {100, 72, 4 * 16000, 16000, 1, "veryfast", "a.mp4"},
+        {157, 72, 276947, 44100, 2, "ultrafast", "b.mov"},
+        {33, 8, 33 * 1920 - 700, 48000, 2, "medium", "c.mp4"},
+        {11, 1, 11 * 320 + 159, 8000, 1, "medium", "d.MP4"},
+        {25, 81, 44100, 44100, 6, "fast", "e.mp4"},
+        {1, 81, 640, 16000, 1, "medium", "f.mp4"},
+        {60, 25, 0, 0, 0, "medium", "silent.mp4"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct film f = {cases[i].n_frames,
+                         cases[i].segment,
+                         5,
+                         {cases[i].rate, cases[i].channels, cases[i].n_audio, 0},
+                         in_folder("growing.mp4"),
+                         in_folder(cases[i].name),
+                         cases[i].preset};
+        film_write(&f);
+        struct seen s = film_read(f.final);
+        printf("%s: %lld frames, %lld keys, %lld of %lld samples, loud at %lld\n", cases[i].name, (long long)s.n_frames,
+               (long long)s.n_keys, (long long)s.n_samples, (long long)cases[i].n_audio, (long long)s.first_loud);
+        assert_int_equal(s.n_frames, f.n_frames);
+        assert_true(s.times_exact && s.levels_right);
+        assert_int_equal(s.width, W);
+        assert_int_equal(s.primaries, AVCOL_PRI_BT709);
+        assert_int_equal(s.range, AVCOL_RANGE_MPEG);
+        assert_int_equal(s.profile, FF_PROFILE_H264_HIGH);
+        assert_true(index_is_first(f.final));
+        assert_int_equal(s.rate, cases[i].rate);
+        assert_int_equal(s.channels, cases[i].channels);
+        assert_true(llabs(s.n_samples - f.tone.n) < 1024);
+        // the tone starts at half a second: in sync within 5 ms (pre-echo and slope count against us)
+        if (f.tone.n > f.tone.rate * 3 / 5) assert_true(llabs(s.first_loud - f.tone.rate / 2) < f.tone.rate / 200);
+    }
+}
+
+static void cut_files_play(void **state)
+{
+    (void)state;
+    struct film f = {120, 40, 7, {16000, 1, 120 * 640, 0}, in_folder("growing.mp4"), in_folder("x.mp4"), "veryfast"};
+    struct mux *m = film_open(&f);
+    int64_t on_disk[4] = {0};
+    struct stat st;
+    for (int k = 0; k < 3; k++) {
+        film_push(&f, m, k * 40, (k + 1) * 40);
+        assert_int_equal(stat(f.growing, &st), 0);
+        on_disk[k + 1] = st.st_size;
+        struct seen s = film_read(f.growing); // while it grows
+        assert_int_equal(s.n_frames, (k + 1) * 40);
+        assert_true(s.times_exact && s.levels_right);
+        assert_true(s.n_samples >= (k + 1) * 40 * 640 - 1024);
+        if (llabs(s.first_loud - 8000) >= 80) fail_msg("the click lies at %lld", (long long)s.first_loud);
+    }
+    mux_abort(m, true);
+    assert_int_equal(film_read(f.growing).n_frames, 120);
+    size_t n;
+    uint8_t *d = file_read(f.growing, &n);
+    for (int64_t cut = on_disk[1]; cut < (int64_t)n; cut += 997) {
+        const char *path = in_folder("cut.mp4");
+        file_write(path, d, (size_t)cut);
+        struct seen s = film_read(path);
+        int64_t whole = cut >= on_disk[3] ? 120 : cut >= on_disk[2] ? 80 : 40;
+        if (s.n_right < whole) // pictures of the broken fragment may miss those they refer to
+            fail_msg("cut at %lld: %lld frames play of %lld", (long long)cut, (long long)s.n_right, (long long)whole);
+    }
+    free(d);
+}
+
+static void bytes_depend_on_pixels_alone(void **state)
+{
+    (void)state;
+    uint8_t *first = NULL;
+    size_t n_first = 0;
+    for (int push = 1; push <= 30; push += 29) {
+        struct film f = {90, 30, push, {24000, 1, 90 * 960, 0}, in_folder("growing.mp4"), in_folder("y.mp4"), "fast"};
+        film_write(&f);
+        size_t n;
+        uint8_t *d = file_read(f.final, &n);
+        unlink(f.final);
+        if (!first) {
+            first = d;
+            n_first = n;
+            continue;
+        }
+        assert_int_equal(n, n_first);
+        assert_memory_equal(d, first, n);
+        free(d);
+    }
+    free(first);
+}
+
+static void replays_are_harmless_and_gaps_are_not(void **state)
+{
+    (void)state;
+    struct film f = {20, 10, 10, {16000, 1, 20 * 640, 0}, in_folder("growing.mp4"), in_folder("z.mp4"), "ultrafast"};
+    struct mux *m = film_open(&f);
+    struct err e = {0};
+    uint8_t *yuv = calloc(10, FRAME);
+    film_push(&f, m, 0, 10);
+    assert_int_equal(mux_push(m, 3, 5, yuv, &e), 0); // black, and too late
+    assert_int_equal(mux_frames(m), 10);
+    assert_int_equal(mux_push(m, 12, 5, yuv, &e), E_FATAL);
+    assert_string_equal(e.text, "frames 10 to 11 are missing");
+    film_push(&f, m, 10, 15);
+    assert_int_equal(mux_finish(m, f.final, &e), E_FATAL);
+    assert_non_null(strstr(e.text, "has 15 of 20 frames"));
+    assert_int_not_equal(access(f.final, F_OK), 0);
+    film_push(&f, m, 15, 20);
+    assert_int_equal(mux_push(m, 20, 3, yuv, &e), 0); // past the end
+    assert_int_equal(mux_finish(m, "film.avi", &e), E_INPUT);
+    assert_non_null(strstr(e.text, ".mp4 or .mov"));
+    assert_int_equal(mux_finish(m, in_folder("nowhere/z.mp4"), &e), E_FATAL);
+    if (mux_finish(m, f.final, &e) < 0) fail_msg("%s", e.text);
+    assert_true(film_read(f.final).levels_right);
+    free(yuv);
+}
+
+static void aborts_leave_what_is_asked(void **state)
+{
+    (void)state;
+    for (int keep = 0; keep < 2; keep++) {
+        struct film f = {50, 20, 20, {16000, 1, 50 * 640, 0}, in_folder("half.mp4"), NULL, "ultrafast"};
+        struct mux *m = film_open(&f);
+        film_push(&f, m, 0, 33); // within a segment
+        mux_abort(m, keep);
+        assert_int_equal(access(f.growing, F_OK) == 0, keep);
+        if (keep) assert_int_equal(film_read(f.growing).n_frames, 33);
+    }
+}
+
+static void bad_options_are_sentences(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct mux *m = NULL;
+    struct mux_options o = {.path = in_folder("bad.mp4"), .w = W, .h = H, .crf = 18, .preset = "swift", .n_frames = 5};
+    assert_int_equal(mux_open(&m, &o, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "swift"));
+    assert_int_not_equal(access(o.path, F_OK), 0);
+    o.preset = "fast";
+    o.path = in_folder("nowhere/bad.mp4");
+    assert_int_equal(mux_open(&m, &o, &e), E_FATAL);
+    assert_non_null(strstr(e.text, "nowhere"));
+    assert_int_equal(mux_check_path("a/b.mp4", &e), 0);
+    assert_int_equal(mux_check_path("a.mp4/b", &e), E_INPUT);
+}
+
+static int folder_make(void **state)
+{
+    (void)state;
+    av_log_set_level(AV_LOG_QUIET);
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static int folder_remove(void **state)
+{
+    (void)state;
+    char command[300];
+    snprintf(command, sizeof command, "rm -r '%s'", folder);
+    return system(command);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(counts_are_exact),
+        cmocka_unit_test(cut_files_play),
+        cmocka_unit_test(bytes_depend_on_pixels_alone),
+        cmocka_unit_test(replays_are_harmless_and_gaps_are_not),
+        cmocka_unit_test(aborts_leave_what_is_asked),
+        cmocka_unit_test(bad_options_are_sentences),
+    };
+    return cmocka_run_group_tests(tests, folder_make, folder_remove);
+}
