@@ -11,6 +11,7 @@
 #include "proto/base/arena.h"
 #include "proto/base/clock.h"
 #include "proto/base/err.h"
+#include "proto/base/hash.h"
 #include "proto/base/near.h"
 #include "proto/base/opt.h"
 
@@ -128,6 +129,32 @@ static void opt_reads_and_refuses(void **state)
     arena_free(&a);
 }
 
+static void hash_is_blake2b_of_any_pieces(void **state)
+{
+    (void)state;
+    uint8_t bytes[1280], sum[HASH_BYTES];
+    for (int i = 0; i < 1280; i++) bytes[i] = (uint8_t)i;
+    const struct {
+        const void *data;
+        size_t n;
+        const char *hex; // of another implementation
+    } cases[] = {
+        {"abc", 3, "bddd813c634239723171ef3fee98579b94964e3bb1cb3e427262c8c068d52319"},
+        {bytes, sizeof bytes, "82628cbfc9689e234b0923a531f4578fe2e7138a03e2f81ed6cde97517336650"},
+    };
+    for (size_t i = 0; i < 2; i++)
+        for (size_t piece = 1; piece < 1300; piece = piece * 3 + 1) {
+            struct hash h;
+            hash_init(&h);
+            for (size_t at = 0; at < cases[i].n; at += piece)
+                hash_update(&h, (const char *)cases[i].data + at, cases[i].n - at < piece ? cases[i].n - at : piece);
+            hash_final(&h, sum);
+            char hex[2 * HASH_BYTES + 1];
+            for (int b = 0; b < HASH_BYTES; b++) snprintf(hex + 2 * b, 3, "%02x", sum[b]);
+            assert_string_equal(hex, cases[i].hex);
+        }
+}
+
 static void clock_can_be_set(void **state)
 {
     (void)state;
@@ -141,9 +168,13 @@ static void clock_can_be_set(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(err_says_and_wraps),         cmocka_unit_test(err_cuts_long_sentences),
-        cmocka_unit_test(arena_gives_and_takes_back), cmocka_unit_test(near_word_finds_typos),
-        cmocka_unit_test(opt_reads_and_refuses),      cmocka_unit_test(clock_can_be_set),
+        cmocka_unit_test(err_says_and_wraps),
+        cmocka_unit_test(err_cuts_long_sentences),
+        cmocka_unit_test(arena_gives_and_takes_back),
+        cmocka_unit_test(near_word_finds_typos),
+        cmocka_unit_test(opt_reads_and_refuses),
+        cmocka_unit_test(clock_can_be_set),
+        cmocka_unit_test(hash_is_blake2b_of_any_pieces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
