@@ -121,7 +121,8 @@ static void film_write(struct film *f)
 
 struct seen {
     int64_t n_frames, n_keys, key_gap, n_samples;
-    int64_t first_loud; // sample
+    int64_t first_loud;   // sample
+    int64_t sound_length; // as the file says
     int width, rate, channels;
     int64_t n_right; // leading frames with the right time and brightness
     bool times_exact, levels_right;
@@ -188,6 +189,7 @@ static struct seen film_read(const char *path)
             s.profile = p->profile;
         } else {
             s.rate = p->sample_rate;
+            s.sound_length = av_rescale_q(in->streams[i]->duration, in->streams[i]->time_base, (AVRational){1, s.rate});
             s.channels = p->ch_layout.nb_channels;
         }
     }
@@ -279,7 +281,8 @@ static void counts_are_exact(void **state)
         assert_true(index_is_first(f.final));
         assert_int_equal(s.rate, cases[i].rate);
         assert_int_equal(s.channels, cases[i].channels);
-        assert_true(llabs(s.n_samples - f.tone.n) < 1024);
+        assert_true(llabs(s.n_samples - f.tone.n) < 1024); // as decoded; as declared, exactly:
+        assert_int_equal(s.sound_length, f.tone.n);
         // the tone starts at half a second: in sync within 5 ms (pre-echo and slope count against us)
         if (f.tone.n > f.tone.rate * 3 / 5) assert_true(llabs(s.first_loud - f.tone.rate / 2) < f.tone.rate / 200);
     }

@@ -393,7 +393,7 @@ int mux_finish(struct mux *m, const char *final_path, struct err *e)
     char whole[4200];
     snprintf(whole, sizeof whole, "%s.whole", m->o.path);
     const char *container = strcasecmp(strrchr(final_path, '.'), ".mov") ? "mp4" : "mov";
-    rc = remux_faststart(m->o.path, whole, container, m->o.n_frames, e);
+    rc = remux_faststart(m->o.path, whole, container, m->o.n_frames, m->o.n_audio, e);
     if (rc >= 0 && rename(whole, final_path) < 0)
         rc = err_set(e, E_FATAL, "cannot name the finished film %s: %s", final_path, strerror(errno));
     if (rc < 0) {

@@ -2,7 +2,9 @@
 //
 // libavformat's faststart writes the media first and moves it up when the index is known, within the file. The demuxer
 // gives times with the edit lists applied (the voice's first packet lies before zero), and the muxer writes them anew,
-// so the priming stays hidden. The count of pictures is checked: a short film is never delivered.
+// so the priming stays hidden. It gives the last packet of the voice its full frame, though, padding
+// and all: the voice's length is known here, and the packet is cut to it. The count of pictures is checked: a short
+// film is never delivered.
 #include "daemon/media/remux.h"
 
 #include <errno.h>
@@ -45,13 +47,18 @@ static int remux_header(AVFormatContext *in, AVFormatContext *out)
     return rc;
 }
 
-static int remux_packets(AVFormatContext *in, AVFormatContext *out, int64_t *n_pictures)
+static int remux_packets(AVFormatContext *in, AVFormatContext *out, int64_t n_audio, int64_t *n_pictures)
 {
     AVPacket *p = av_packet_alloc();
     int rc = p ? 0 : AVERROR(ENOMEM);
     while (rc >= 0 && (rc = av_read_frame(in, p)) >= 0) {
         const AVStream *from = in->streams[p->stream_index], *to = out->streams[p->stream_index];
-        *n_pictures += from->codecpar->codec_type == AVMEDIA_TYPE_VIDEO;
+        const AVCodecParameters *c = from->codecpar;
+        *n_pictures += c->codec_type == AVMEDIA_TYPE_VIDEO;
+        if (c->codec_type == AVMEDIA_TYPE_AUDIO) {
+            int64_t left = av_rescale_q(n_audio, (AVRational){1, c->sample_rate}, from->time_base) - p->pts;
+            if (left < p->duration) p->duration = left;
+        }
         av_packet_rescale_ts(p, from->time_base, to->time_base);
         p->pos = -1;
         rc = av_interleaved_write_frame(out, p);
@@ -69,7 +76,8 @@ static int sync_file(const char *path)
     return rc;
 }
 
-int remux_faststart(const char *from, const char *to, const char *container, int64_t n_frames, struct err *e)
+int remux_faststart(const char *from, const char *to, const char *container, int64_t n_frames, int64_t n_audio,
+                    struct err *e)
 {
     char source[4200], target[4200];
     snprintf(source, sizeof source, "file:%s", from);
@@ -86,7 +94,7 @@ int remux_faststart(const char *from, const char *to, const char *container, int
     if (rc >= 0) out->flags |= AVFMT_FLAG_BITEXACT;
     if (rc >= 0) rc = avio_open(&out->pb, target, AVIO_FLAG_WRITE);
     if (rc >= 0) rc = remux_header(in, out);
-    if (rc >= 0) rc = remux_packets(in, out, &n_pictures);
+    if (rc >= 0) rc = remux_packets(in, out, n_audio, &n_pictures);
     if (out && out->pb) {
         int closed = avio_closep(&out->pb);
         if (rc >= 0) rc = closed;

@@ -6,7 +6,9 @@
 
 #include <stdint.h>
 
-// Writes `to` (container "mp4" or "mov") from `from` and syncs it. E_FATAL unless it holds n_frames pictures.
-int remux_faststart(const char *from, const char *to, const char *container, int64_t n_frames, struct err *e);
+// Writes `to` (container "mp4" or "mov") from `from` and syncs it. E_FATAL unless it holds n_frames pictures. The
+// sound ends after n_audio samples.
+int remux_faststart(const char *from, const char *to, const char *container, int64_t n_frames, int64_t n_audio,
+                    struct err *e);
 
 #endif
