@@ -1,11 +1,10 @@
 // JSON by jansson, strict: duplicate keys are refused, depth and size are limited.
 #include "proto/json.h"
 
-#include <errno.h>
-#include <stdio.h>
+#include "proto/file.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum { JSON_FILE_MAX = 64 << 20 };
 
@@ -21,23 +20,10 @@ int json_parse(json_t **out, const char *what, const void *text, size_t n, struc
 
 int json_read(json_t **out, const char *path, struct err *e)
 {
-    struct stat st;
-    FILE *f = fopen(path, "rb");
-    if (!f) return err_set(e, E_INPUT, "cannot read %s: %s", path, strerror(errno));
-    int rc = 0;
     char *text = NULL;
-    if (fstat(fileno(f), &st) < 0 || !S_ISREG(st.st_mode))
-        rc = err_set(e, E_INPUT, "%s is not a file", path);
-    else if (st.st_size > JSON_FILE_MAX)
-        rc = err_set(e, E_INPUT, "%s has %lld bytes; a JSON file here has at most %d", path, (long long)st.st_size,
-                     JSON_FILE_MAX);
-    else if (!(text = malloc((size_t)st.st_size + 1)))
-        rc = err_set(e, E_FATAL, "no memory to read %s", path);
-    else if (fread(text, 1, (size_t)st.st_size, f) != (size_t)st.st_size)
-        rc = err_set(e, E_INPUT, "cannot read %s to its end", path);
-    else
-        rc = json_parse(out, path, text, (size_t)st.st_size, e);
+    size_t n = 0;
+    int rc = file_text(&text, &n, path, JSON_FILE_MAX, e);
+    if (rc == 0) rc = json_parse(out, path, text, n, e);
     free(text);
-    fclose(f);
     return rc;
 }
