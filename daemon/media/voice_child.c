@@ -20,6 +20,7 @@ static int head_send(void *ctx, const struct decode_head *h, struct err *e)
 {
     struct pipe_end *p = ctx;
     p->channels = h->channels;
+    child_seal(); // the file is open, the decoder runs
     return child_write(p->out, h, sizeof *h, e);
 }
 
