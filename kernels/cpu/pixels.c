@@ -15,10 +15,11 @@ static void cubic_weights(double t, double w[4])
     }
 }
 
-// Source position of output i, its four taps clamped to the edge, and their weights.
+// Source position of output i, its four taps clamped to the edge, and their weights. The scale is rounded to F32 and
+// the position is not: so does the published framework, and on noise the difference shows.
 static void cubic_taps(int64_t i, int64_t n_in, int64_t n_out, int64_t at[4], double w[4])
 {
-    double s = ((double)i + 0.5) * (double)n_in / (double)n_out - 0.5, f = floor(s);
+    double scale = (double)((float)n_in / (float)n_out), s = scale * ((double)i + 0.5) - 0.5, f = floor(s);
     cubic_weights(s - f, w);
     for (int k = 0; k < 4; k++) {
         int64_t p = (int64_t)f + k - 1;
