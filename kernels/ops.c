@@ -83,6 +83,32 @@ void op_attention(struct dev *d, tensor y, tensor q, tensor k, tensor v, struct 
     RUN(attention, y, q, k, v, a);
 }
 
+static void need_running(tensor sum, tensor state, const char *op)
+{
+    bool fits = sum.n == 4 && state.n == 4 && is_f32(sum) && is_f32(state) && is_dense(sum) && is_dense(state);
+    for (int i = 0; fits && i < 3; i++) fits = sum.shape[i] == state.shape[i];
+    if (!fits || last(state) != 2) misuse(op, "sum [b, nq, h, dv] and state [b, nq, h, 2], F32 and dense");
+}
+
+void op_attention_more(struct dev *d, tensor sum, tensor state, tensor q, tensor k, tensor v, struct attn a, bool first)
+{
+    need_running(sum, state, __func__);
+    NEED(q.n == 4 && k.n == 4 && v.n == 4 && none(a.bias));
+    NEED(is_float(q) && q.dtype == k.dtype && q.dtype == v.dtype && has_rows(q) && has_rows(k) && has_rows(v));
+    NEED(q.shape[0] == k.shape[0] && k.shape[0] == v.shape[0] && sum.shape[0] == q.shape[0]);
+    NEED(q.shape[2] == k.shape[2] && k.shape[2] == v.shape[2] && sum.shape[2] == q.shape[2]);
+    NEED(sum.shape[1] == q.shape[1] && k.shape[1] == v.shape[1] && k.shape[1] > 0);
+    NEED(q.shape[3] == k.shape[3] && sum.shape[3] == v.shape[3]);
+    RUN(attention_more, sum, state, q, k, v, a, first);
+}
+
+void op_attention_done(struct dev *d, tensor y, tensor sum, tensor state)
+{
+    need_running(sum, state, __func__);
+    NEED(tensor_same_shape(y, sum) && is_float(y) && has_rows(y));
+    RUN(attention_done, y, sum, state);
+}
+
 void op_attention_map(struct dev *d, tensor map, tensor q, tensor k, tensor mask, bool published)
 {
     NEED(q.n == 3 && k.n == 3 && mask.n == 2 && map.n == 2);

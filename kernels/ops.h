@@ -36,6 +36,13 @@ struct attn {
 // contiguous, the others of any stride. Softmax and sums in F32. y must not alias q, k, v.
 void op_attention(struct dev *d, tensor y, tensor q, tensor k, tensor v, struct attn a);
 
+// The same over keys that come in runs, in any order: sum F32 [b,nq,h,dv] and state F32 [b,nq,h,2] (largest score,
+// sum of exponentials below it) carry an unfinished softmax from call to call; `first` starts them, no bias. Then
+// op_attention_done: y = sum / exponentials. Both dense. Equal to op_attention up to the order of sums.
+void op_attention_more(struct dev *d, tensor sum, tensor state, tensor q, tensor k, tensor v, struct attn a,
+                       bool first);
+void op_attention_done(struct dev *d, tensor y, tensor sum, tensor state);
+
 // Reference-attention map of dit.md section 5: map[c,n] = mean over heads of
 // sum_r softmax_r(q[n,h].k[r,h]/sqrt(d)) mask[c,r] / area_c, area_c = sum_r mask[c,r].
 // q [n,h,d], k [s,h,d], mask F32 [c,s], map F32 [c,n] (values rounded to BF16 when q is BF16). `published` true keeps
@@ -129,10 +136,13 @@ void op_yuv420(struct dev *d, tensor out, tensor x);
 #define OPS_LIST(X)                                                                                                    \
     X(linear)                                                                                                          \
     X(attention)                                                                                                       \
+    X(attention_more)                                                                                                  \
+    X(attention_done)                                                                                                  \
     X(attention_map)                                                                                                   \
     X(norm)                                                                                                            \
-    X(add_norm) X(gate_add) X(rms_norm) X(l2_norm) X(col_sums) X(col_norm) X(rope_grid) X(rope_line) X(rope)           \
-        X(qk_norm_rope) X(row_range) X(class_pos) X(conv) X(upsample2) X(copy) X(fill) X(embed) X(lerp_rows) X(act)    \
-            X(mul) X(axpby) X(project_out) X(mean_change) X(resize_cubic) X(lab_stats) X(lab_match) X(yuv420)
+    X(add_norm)                                                                                                        \
+    X(gate_add) X(rms_norm) X(l2_norm) X(col_sums) X(col_norm) X(rope_grid) X(rope_line) X(rope) X(qk_norm_rope)       \
+        X(row_range) X(class_pos) X(conv) X(upsample2) X(copy) X(fill) X(embed) X(lerp_rows) X(act) X(mul) X(axpby)    \
+            X(project_out) X(mean_change) X(resize_cubic) X(lab_stats) X(lab_match) X(yuv420)
 
 #endif

@@ -69,6 +69,67 @@ static void ref_attention(struct dev *d, tensor y, tensor q, tensor k, tensor v,
     }
 }
 
+// One query's unfinished softmax taken over the keys of one more run. What was summed below the old largest score is
+// scaled to the new one; before the first run there is nothing to scale, and no difference of infinities.
+static void attend_more(float *sum, float *state, tensor k, tensor v, double scale, const struct head *h,
+                        const float *qf, double *s, bool first)
+{
+    int64_t nk = k.shape[1], w = k.shape[3], wv = v.shape[3];
+    double top = first ? -INFINITY : (double)state[0], exps = 0;
+    for (int64_t r = 0; r < nk; r++) {
+        s[r] = dot_row(qf, k.dtype, h->k + r * step_bytes(k, 1), w) * scale;
+        if (s[r] > top || isnan(s[r])) top = s[r];
+    }
+    top = (double)(float)top; // as state keeps it
+    double keep = first ? 0 : exp((double)state[0] - top);
+    for (int64_t r = 0; r < nk; r++) exps += s[r] = exp(s[r] - top);
+    for (int64_t c = 0; c < wv; c++) {
+        double more = 0;
+        for (int64_t r = 0; r < nk; r++) more += s[r] * (double)ref_get(v.dtype, h->v + r * step_bytes(v, 1), c);
+        sum[c] = (float)(first ? more : (double)sum[c] * keep + more);
+    }
+    state[1] = (float)(first ? exps : (double)state[1] * keep + exps);
+    state[0] = (float)top;
+}
+
+static void ref_attention_more(struct dev *d, tensor sum, tensor state, tensor q, tensor k, tensor v, struct attn a,
+                               bool first)
+{
+    int64_t nq = q.shape[1], nh = q.shape[2], w = q.shape[3], wv = v.shape[3];
+    double scale = a.scale != 0 ? (double)a.scale : 1 / sqrt((double)w);
+#pragma omp parallel num_threads(d->n_threads)
+    {
+        float *qf = ref_alloc(w, sizeof *qf);
+        double *s = ref_alloc(k.shape[1], sizeof *s);
+#pragma omp for collapse(3)
+        for (int64_t b = 0; b < q.shape[0]; b++)
+            for (int64_t i = 0; i < nq; i++)
+                for (int64_t j = 0; j < nh; j++) {
+                    struct head h = {.k = (const char *)k.data + b * step_bytes(k, 0) + j * step_bytes(k, 2),
+                                     .v = (const char *)v.data + b * step_bytes(v, 0) + j * step_bytes(v, 2)};
+                    const char *qi = (const char *)q.data + b * step_bytes(q, 0) + i * step_bytes(q, 1);
+                    int64_t at = (b * nq + i) * nh + j;
+                    ref_load(qf, q.dtype, qi + j * step_bytes(q, 2), w);
+                    attend_more((float *)sum.data + at * wv, (float *)state.data + at * 2, k, v, scale, &h, qf, s,
+                                first);
+                }
+        free(qf);
+        free(s);
+    }
+}
+
+static void ref_attention_done(struct dev *d, tensor y, tensor sum, tensor state)
+{
+    int64_t w = sum.shape[3], rows = ref_rows(y, 1);
+#pragma omp parallel for num_threads(d->n_threads)
+    for (int64_t i = 0; i < rows; i++) {
+        const float *from = (const float *)sum.data + i * w;
+        double exps = (double)((const float *)state.data)[2 * i + 1];
+        char *to = ref_row(y, i, 1);
+        for (int64_t c = 0; c < w; c++) ref_put(y.dtype, to, c, (float)((double)from[c] / exps));
+    }
+}
+
 // One query's softmax over the reference tokens, summed over each class's tokens and averaged over heads.
 static void map_token(tensor map, tensor q, tensor k, tensor mask, const double *area, int64_t i, float *qf, double *s)
 {
@@ -110,5 +171,7 @@ static void ref_attention_map(struct dev *d, tensor map, tensor q, tensor k, ten
 void ref_attention_slots(struct ops *o)
 {
     o->attention = ref_attention;
+    o->attention_more = ref_attention_more;
+    o->attention_done = ref_attention_done;
     o->attention_map = ref_attention_map;
 }
