@@ -58,19 +58,28 @@ bool cache_skips(struct cache *c, int slot, tensor e0, tensor *residual)
     if (c->published) slot = c->count % CACHE_SLOTS;
     BUG_IF(tensor_is_none(c->previous[slot]), "step cache without slot %d", slot);
     bool skip = false;
-    c->last_change = c->last_sum = 0;
+    double change = 0, sum = 0;
     if (at < warm || dev_is_dry(c->dev))
         c->sum[slot] = 0;
     else {
-        c->last_change = relative_change(c, slot, e0);
-        c->sum[slot] += polynomial(c->coefficient, c->last_change);
-        c->last_sum = c->sum[slot];
-        skip = c->sum[slot] < c->thresh;
+        change = relative_change(c, slot, e0);
+        sum = c->sum[slot] += polynomial(c->coefficient, change);
+        skip = sum < c->thresh;
         if (!skip) c->sum[slot] = 0;
     }
+    c->decision[0] = (float)change;
+    c->decision[1] = (float)sum;
+    c->decision[2] = skip;
     op_copy(c->dev, c->previous[slot], e0);
     *residual = c->residual[slot];
     c->seen[slot]++;
     if (c->published && ++c->count >= CACHE_SLOTS * c->steps) c->count = 0;
     return skip;
+}
+
+tensor cache_decision(const struct cache *c, struct dev_arena *a)
+{
+    tensor t = dev_tensor(a, DT_F32, SHAPE(3));
+    dev_upload(c->dev, t, c->decision, DT_F32);
+    return t;
 }

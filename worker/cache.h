@@ -19,9 +19,9 @@ struct cache {
     tensor previous[CACHE_SLOTS];  // F32 [6, dim]
     tensor change;                 // F64 [2]
     double sum[CACHE_SLOTS];
-    int count;                    // forwards since the counter was last 0 (published)
-    int seen[CACHE_SLOTS];        // steps of this segment
-    double last_change, last_sum; // of the latest decision, for those who watch
+    int count;             // forwards since the counter was last 0 (published)
+    int seen[CACHE_SLOTS]; // steps of this segment
+    float decision[3];     // the latest: relative change, sum before it started again, 1 if skipped
 };
 
 // Tensors live in `a`. Only `n_slots` slots are made (the guide's branches).
@@ -30,5 +30,7 @@ void cache_init(struct cache *c, struct dev_arena *a, const struct spec_render *
 void cache_reset(struct cache *c); // at the start of a segment
 // Whether the forward under way skips its blocks; *residual is what it adds or fills.
 bool cache_skips(struct cache *c, int slot, tensor e0, tensor *residual);
+// The latest decision as a tensor F32 [3] in `a`, for taps.
+tensor cache_decision(const struct cache *c, struct dev_arena *a);
 
 #endif

@@ -39,7 +39,8 @@ static int check_finite(const struct denoise *n, struct dev_arena *a, tensor x, 
                    (long long)n->segment + 1, step + 1, n->n_steps);
 }
 
-static void forward(const struct denoise *n, struct dev_arena *a, tensor out, tensor x, struct dit_time time, int i)
+static void forward(const struct denoise *n, struct dev_arena *a, tensor out, tensor x, struct dit_time time, int step,
+                    int i)
 {
     const struct guide_branch *b = &n->guide->branch[i];
     struct dit_in in = {.x = x,
@@ -50,6 +51,7 @@ static void forward(const struct denoise *n, struct dev_arena *a, tensor out, te
                         .picture = n->picture,
                         .voice = b->no_voice ? n->silence : n->voice};
     if (n->cache) in.skip = cache_skips(n->cache, b->slot, time.e0, &in.residual);
+    if (n->cache && n->tap) tap_see(n->tap, cache_decision(n->cache, a), "step%d.cache%d", step, i);
     dit_forward(n->dit, a, out, &in, NULL);
 }
 
@@ -63,7 +65,7 @@ static void step(const struct denoise *n, struct dev_arena *a, tensor x, int i)
     struct dit_time time = dit_time_new(n->dit, a, n->t[i], NULL);
     for (int k = 0; k < n->guide->n; k++) {
         p[k] = dev_tensor(a, DT_F32, x.n, x.shape);
-        forward(n, a, p[k], x, time, k);
+        forward(n, a, p[k], x, time, i, k);
         tap_see(n->tap, p[k], "step%d.pred%d", i, k);
     }
     guide_combine(n->guide, a, v, p);

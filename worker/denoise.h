@@ -21,7 +21,7 @@ struct denoise {
     struct cache *cache;                  // NULL: every forward runs whole
     int (*step)(void *ctx, int i, int n); // after each step; a negative code ends the loop. NULL: nobody listens
     void *ctx;
-    const struct tap *tap; // "step0.latent_in", "step0.pred0", "step0.latent_out", ...
+    const struct tap *tap; // "step0.latent_in", "step0.cache0", "step0.pred0", "step0.latent_out", ...
 };
 
 // x F32 [c, t, h, w], noise on entry, latents on return. Scratch comes from `a` and is given back. A device fault, an

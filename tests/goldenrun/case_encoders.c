@@ -1,6 +1,5 @@
 // clip_visual and wav2vec2: the picture's tokens and the voice's features, with what lies on the way.
-#include "tests/goldenrun/golden.h"
-#include "worker/models/clip.h"
+#include "tests/goldenrun/clip.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -60,27 +59,32 @@ static void clip_picture(struct golden *g, struct clip *m, const char *prefix)
     dev_arena_reset(g->arena, mark);
 }
 
-void golden_clip(struct golden *g)
+struct clip *golden_clip_open(struct golden *g, struct weights **w)
 {
     json_t *config = NULL;
     struct clip *m = NULL;
     struct err e = {0};
-    struct weights *w = golden_weights(g, "clip", &config);
-    if (!w) return;
+    *w = golden_weights(g, "clip", &config);
+    if (!*w) return NULL;
     struct clip_config c = {.n_heads = (int)json_integer_value(json_object_get(config, "vision_heads")),
                             .image = (int)json_integer_value(json_object_get(config, "image_size")),
                             .eps = (float)json_number_value(json_object_get(config, "norm_eps"))};
-    if (clip_new(&m, g->dev, w, &c, &e) < 0)
-        golden_expect(g, "weights_clip", false, "%s", e.text);
-    else
-        for (int64_t i = 0; i < weights_count(g->file); i++) {
-            char prefix[64];
-            const char *key = weights_name(g->file, i), *in = strstr(key, "in.image");
-            if (!in || strcmp(in, "in.image") != 0 || in - key >= (int)sizeof prefix) continue;
-            snprintf(prefix, sizeof prefix, "%.*s", (int)(in - key), key);
-            clip_picture(g, m, prefix);
-        }
+    if (clip_new(&m, g->dev, *w, &c, &e) < 0) golden_expect(g, "weights_clip", false, "%s", e.text);
+    json_decref(config);
+    return m;
+}
+
+void golden_clip(struct golden *g)
+{
+    struct weights *w = NULL;
+    struct clip *m = golden_clip_open(g, &w);
+    for (int64_t i = 0; m && i < weights_count(g->file); i++) {
+        char prefix[64];
+        const char *key = weights_name(g->file, i), *in = strstr(key, "in.image");
+        if (!in || strcmp(in, "in.image") != 0 || in - key >= (int)sizeof prefix) continue;
+        snprintf(prefix, sizeof prefix, "%.*s", (int)(in - key), key);
+        clip_picture(g, m, prefix);
+    }
     clip_free(&m);
     weights_free(&w);
-    json_decref(config);
 }

@@ -17,9 +17,16 @@ struct difference {
 
 bool golden_has(const struct golden *g, const char *key) { return weights_has(g->file, key); }
 
+static void golden_use(struct golden *g, const char *key)
+{
+    for (int64_t i = 0; i < weights_count(g->file); i++)
+        if (strcmp(weights_name(g->file, i), key) == 0) g->used[i] = true;
+}
+
 tensor golden_get(struct golden *g, const char *key)
 {
     struct err e = {0};
+    golden_use(g, key);
     tensor stored;
     if (weights_get(g->file, key, &stored, &e) < 0) {
         golden_expect(g, key, false, "%s", e.text);
@@ -124,6 +131,24 @@ static void golden_check_two(struct golden *g, const char *key, tensor ours, dou
 void golden_check(struct golden *g, const char *key, tensor ours, double bound)
 {
     golden_check_two(g, key, ours, bound, INFINITY);
+}
+
+void golden_check_part(struct golden *g, const char *what, tensor ref, tensor ours, double bound)
+{
+    int64_t mark = dev_arena_mark(g->arena);
+    golden_report(g, what, ref, ours, bound, INFINITY);
+    dev_arena_reset(g->arena, mark);
+}
+
+void golden_check_all_used(struct golden *g)
+{
+    int n_left = 0;
+    for (int64_t i = 0; i < weights_count(g->file); i++)
+        if (!g->used[i]) {
+            golden_expect(g, weights_name(g->file, i), false, "nothing looked at this key");
+            n_left++;
+        }
+    if (n_left == 0) golden_expect(g, "keys", true, "all %lld in use", (long long)weights_count(g->file));
 }
 
 void golden_check_color(struct golden *g, const char *key, tensor ours)

@@ -18,6 +18,7 @@ struct golden {
     struct dev *dev;         // open on that table
     struct dev_arena *arena; // scratch, reset after each case
     struct weights *file;    // the golden file itself
+    bool *used;              // per key of the file: fetched or compared
     int n_passed, n_failed;
 };
 
@@ -45,6 +46,11 @@ json_t *golden_meta(struct golden *g, const char *key);
 void golden_check(struct golden *g, const char *key, tensor ours, double bound);
 // The same with the mean absolute difference bounded too (colour-matched pictures).
 void golden_check_color(struct golden *g, const char *key, tensor ours);
+// The same against a part of a reference tensor, or one derived from it, called `what`.
+void golden_check_part(struct golden *g, const char *what, tensor ref, tensor ours, double bound);
+// Fails for every key of the file that was neither fetched nor compared: a case that means to know its file ends with
+// it.
+void golden_check_all_used(struct golden *g);
 // For values that are no tensors.
 void golden_expect(struct golden *g, const char *what, bool ok, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

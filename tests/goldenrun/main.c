@@ -77,10 +77,13 @@ static int run_file(struct golden *g)
         golden_expect(g, "open", false, "%s", e.text);
         return 0;
     }
+    g->used = calloc((size_t)weights_count(g->file) + 1, sizeof *g->used);
+    BUG_IF(!g->used, "no memory");
     int before = g->n_passed + g->n_failed;
     kind->run(g);
     if (dev_sync(g->dev, &e) < 0) golden_expect(g, "device", false, "%s", e.text);
     if (g->n_passed + g->n_failed == before) golden_expect(g, "keys", false, "no key was compared");
+    free(g->used);
     weights_free(&g->file);
     dev_arena_reset(g->arena, 0);
     return 0;
