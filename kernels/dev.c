@@ -154,7 +154,7 @@ tensor dev_tensor(struct dev_arena *a, enum dtype t, int n, const int64_t *shape
     int64_t bytes = 1;
     for (int i = 0; i < n; i++) bytes *= shape[i];
     bytes = (bytes * dtype_size(t) + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
-    if (bytes > a->capacity - a->used) {
+    if (bytes > a->capacity - a->used && !a->dev->dry) { // a dry run only counts
         dev_fault(a->dev, "arena %s: needs %lld bytes of %lld", a->name, (long long)(a->used + bytes),
                   (long long)a->capacity);
         return r;
@@ -175,6 +175,34 @@ void dev_arena_reset(struct dev_arena *a, int64_t mark)
 
 int64_t dev_arena_peak(const struct dev_arena *a) { return a->peak; }
 struct dev *dev_arena_dev(const struct dev_arena *a) { return a->dev; }
+
+// ---- what is left
+
+// The number after `key` in a file of "key number" lines (key NULL: the file is the number), or -1.
+static int64_t file_number(const char *path, const char *key)
+{
+    FILE *f = fopen(path, "r");
+    char line[256];
+    int64_t v = -1;
+    size_t n = key ? strlen(key) : 0;
+    while (f && v < 0 && fgets(line, sizeof line, f)) {
+        long long got;
+        if ((!key || strncmp(line, key, n) == 0) && sscanf(line + n, "%lld", &got) == 1) v = got;
+    }
+    if (f) fclose(f);
+    return v;
+}
+
+int64_t dev_memory_free(const struct dev *d)
+{
+    (void)d;
+    int64_t kib = file_number("/proc/meminfo", "MemAvailable:"), has = kib >= 0 ? kib << 10 : machine_bytes();
+    int64_t limit = file_number("/sys/fs/cgroup/memory.max", NULL); // "max" is no number: no limit
+    int64_t used = file_number("/sys/fs/cgroup/memory.current", NULL);
+    int64_t cached = file_number("/sys/fs/cgroup/memory.stat", "inactive_file "); // given back when asked for
+    int64_t left = limit - used + (cached > 0 ? cached : 0);
+    return limit >= 0 && used >= 0 && left < has ? left : has;
+}
 
 // ---- transfers
 

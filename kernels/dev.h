@@ -41,6 +41,8 @@ int64_t dev_arena_mark(const struct dev_arena *a);
 void dev_arena_reset(struct dev_arena *a, int64_t mark);
 int64_t dev_arena_peak(const struct dev_arena *a);
 struct dev *dev_arena_dev(const struct dev_arena *a);
+// Bytes that the device could still give: of the machine's memory, or of the cgroup's limit where that is less.
+int64_t dev_memory_free(const struct dev *d);
 
 // Host bytes to a contiguous tensor and back; both cast between F32 and BF16/F16 when the dtypes differ. Synchronous.
 void dev_upload(struct dev *d, tensor dst, const void *src, enum dtype src_dtype);

@@ -70,6 +70,8 @@ void chan_close(struct chan **c)
     *c = NULL;
 }
 
+void chan_linger(struct chan *c, int ms) { zmq_setsockopt(c->socket, ZMQ_LINGER, &ms, sizeof ms); }
+
 int chan_fd(const struct chan *c)
 {
     int fd = -1;

@@ -21,6 +21,8 @@ struct chan_peer {
 int chan_bind(struct chan **out, const char *endpoint, struct err *e);
 int chan_connect(struct chan **out, const char *endpoint, struct err *e);
 void chan_close(struct chan **c);
+// From now on chan_close waits up to `ms` for what was sent to reach the peer (0 at first: it is dropped).
+void chan_linger(struct chan *c, int ms);
 int chan_fd(const struct chan *c);
 
 // 1: *m (and *from, at the binding end) filled; 0: nothing there; E_INPUT: a message that does not parse, dropped;

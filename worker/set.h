@@ -31,7 +31,7 @@ struct set {
     struct unigram *unigram;
     struct wav2vec2 *wav2vec2;
     struct arena host;        // merged LoRA weights
-    struct weights *files[5]; // maps that the models point into
+    struct weights *files[4]; // maps that the models point into
 };
 
 // E_INPUT names the missing part or the misfitting tensor. The device must outlive the set. Owner: caller.

@@ -1,0 +1,179 @@
+// The pipeline of one job on a worker.
+//
+//   open:  words -> keys of all blocks          tracks -> features on demand        picture, masks -> struct segment
+//   run k: features -> windows of segment k     picture k, tail k-1 -> segment_run -> tail k, frames
+//
+// Before the first real segment one is run dry: the same code, nothing computed. It tells how much memory a segment
+// takes, and a job that does not fit is refused before an hour was spent on it. The dry segment has its own handle,
+// because a handle remembers which picture it has encoded.
+//
+// Three arenas by lifetime: `keep` of the job, `picture` of one reference picture, `work` of a segment.
+#include "worker/render.h"
+
+#include "proto/base/log.h"
+#include "worker/features.h"
+#include "worker/segment.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct render {
+    struct set *set;
+    struct spec_render spec;
+    struct track voice[SPEC_SPEAKERS];
+    struct dev_arena *keep, *picture, *work;
+    struct dit_words words, negative;
+    struct features *features;
+    struct segment *segment;
+};
+
+// ---- open
+
+static int read_words(struct render *r, struct err *e)
+{
+    const struct set *s = r->set;
+    struct condition_reader reader = {.unigram = s->unigram, .umt5 = s->umt5, .dit = s->dit};
+    int rc = condition_words(&r->words, &reader, r->keep, r->work, r->spec.prompt, e);
+    if (rc < 0) return err_wrap(e, "prompt");
+    if (!segment_wants_negative(&r->spec)) return 0;
+    const char *text = r->spec.negative[0] ? r->spec.negative : condition_negative;
+    rc = condition_words(&r->negative, &reader, r->keep, r->work, text, e);
+    return rc < 0 ? err_wrap(e, "negative prompt") : 0;
+}
+
+static struct segment_job job_of(struct render *r, const struct render_order *o)
+{
+    return (struct segment_job){.dit = r->set->dit,
+                                .vae = r->set->vae,
+                                .clip = r->set->clip,
+                                .spec = &r->spec,
+                                .words = &r->words,
+                                .negative = &r->negative,
+                                .color_picture = o->color_picture,
+                                .masks = o->masks,
+                                .keep = r->keep,
+                                .picture = r->picture,
+                                .work = r->work};
+}
+
+// What a segment will take of the device, learned by running one without computing.
+static int foretell(struct render *r, const struct render_order *o, int64_t *bytes, struct err *e)
+{
+    struct dev *d = r->set->dev;
+    const struct dit_config *c = dit_config_of(r->set->dit);
+    int layers = wav2vec2_layers(r->set->wav2vec2);
+    int64_t kept = dev_arena_mark(r->keep);
+    struct segment_job job = job_of(r, o);
+    struct segment *s = NULL;
+    dev_set_dry(d, true);
+    int rc = segment_open(&s, &job, e);
+    if (rc == 0) {
+        struct render_times times;
+        struct segment_in in = {.keep_to = r->spec.frame_num,
+                                .want_tail = true,
+                                .picture = o->color_picture,
+                                .windows = dev_tensor(r->work, DT_F32,
+                                                      SHAPE(r->spec.n_speakers, r->spec.frame_num, c->audio_window,
+                                                            layers, wav2vec2_dim(r->set->wav2vec2)))};
+        rc = segment_run(s, &in, NULL, &times, e);
+    }
+    segment_close(&s);
+    dev_set_dry(d, false);
+    dev_arena_reset(r->keep, kept);
+    dev_arena_reset(r->picture, 0);
+    dev_arena_reset(r->work, 0);
+    *bytes = dev_arena_peak(r->work) + dev_arena_peak(r->picture) + dev_arena_peak(r->keep) - kept;
+    return rc;
+}
+
+static int check_memory(struct render *r, const struct render_order *o, struct err *e)
+{
+    int64_t needed = 0, has = dev_memory_free(r->set->dev);
+    int rc = foretell(r, o, &needed, e);
+    if (rc < 0) return rc;
+    log_info("render.memory", "needs_mb=%lld free_mb=%lld", (long long)(needed >> 20), (long long)(has >> 20));
+    if (needed <= has) return 0;
+    return err_set(e, E_INPUT,
+                   "a segment of %d frames at %dx%d needs %.1f GB of memory and %.1f GB are free; take a smaller size, "
+                   "fewer frames (--frame-num) or --dtype bf16",
+                   r->spec.frame_num, r->spec.w, r->spec.h, (double)needed / 1e9, (double)has / 1e9);
+}
+
+static int open_all(struct render *r, const struct render_order *o, struct err *e)
+{
+    int rc = read_words(r, e);
+    if (rc == 0) rc = check_memory(r, o, e);
+    if (rc == 0) rc = features_open(&r->features, r->set->wav2vec2, r->work, &r->spec, r->voice, o->cache_dir, e);
+    struct segment_job job = job_of(r, o);
+    if (rc == 0) rc = segment_open(&r->segment, &job, e);
+    return rc == 0 ? dev_sync(r->set->dev, e) : rc;
+}
+
+int render_open(struct render **out, struct set *s, const struct render_order *o, struct err *e)
+{
+    struct render *r = calloc(1, sizeof *r);
+    if (!r) return err_set(e, E_FATAL, "no memory for a job");
+    r->set = s;
+    r->spec = *o->spec;
+    memcpy(r->voice, o->voice, (size_t)r->spec.n_speakers * sizeof *r->voice);
+    r->keep = dev_arena_new(s->dev, "job", 0);
+    r->picture = dev_arena_new(s->dev, "picture", 0);
+    r->work = dev_arena_new(s->dev, "segment", 0);
+    int rc = open_all(r, o, e);
+    if (rc < 0)
+        render_close(&r);
+    else
+        *out = r;
+    return rc;
+}
+
+void render_close(struct render **pr)
+{
+    struct render *r = *pr;
+    if (!r) return;
+    segment_close(&r->segment);
+    features_close(&r->features);
+    dev_arena_free(&r->keep);
+    dev_arena_free(&r->picture);
+    dev_arena_free(&r->work);
+    free(r);
+    *pr = NULL;
+}
+
+// ---- run
+
+static int check_run(const struct render *r, const struct render_run *run, struct err *e)
+{
+    if (run->keep_from < 0 || run->keep_from >= run->keep_to || run->keep_to > r->spec.frame_num)
+        return err_set(e, E_INPUT, "segment %lld keeps frames %lld to %lld of %d", (long long)run->segment + 1,
+                       (long long)run->keep_from, (long long)run->keep_to, r->spec.frame_num);
+    if (run->start < 0 || run->first != !run->tail)
+        return err_set(e, E_INPUT, "segment %lld starts at frame %lld %s a tail", (long long)run->segment + 1,
+                       (long long)run->start, run->tail ? "with" : "without");
+    return 0;
+}
+
+int render_segment(struct render *r, const struct render_run *run, const struct render_sink *sink,
+                   struct render_times *t, struct err *e)
+{
+    *t = (struct render_times){0};
+    int rc = check_run(r, run, e);
+    if (rc == 0 && sink && sink->step && (rc = sink->step(sink->ctx, "condition", 0, 1)) < 0)
+        return err_set(e, rc, "segment %lld ended before its first step", (long long)run->segment + 1);
+    if (rc < 0) return rc;
+    int64_t n = spec_segments(r->spec.n_frames, r->spec.frame_num, r->spec.motion_frame, r->spec.mode);
+    int64_t mark = dev_arena_mark(r->work);
+    struct segment_in in = {.number = run->segment,
+                            .start = run->start,
+                            .keep_from = run->keep_from,
+                            .keep_to = run->keep_to,
+                            .want_tail = !run->last,
+                            .picture = run->picture,
+                            .tail = run->tail,
+                            .tail_bytes = run->tail_bytes};
+    int window = dit_config_of(r->set->dit)->audio_window;
+    rc = features_windows(r->features, r->work, &in.windows, run->start, window, run->last && n > 1, e);
+    if (rc == 0) rc = segment_run(r->segment, &in, sink, t, e);
+    dev_arena_reset(r->work, mark);
+    return rc;
+}

@@ -1,0 +1,11 @@
+// The worker as a server of orders: OPEN, RUN after RUN, CLOSE, until the coordinator says BYE.
+#ifndef WORKER_SERVE_H
+#define WORKER_SERVE_H
+
+#include "worker/link.h"
+#include "worker/set.h"
+
+// Serves until ORDER_BYE. 0, or the error that ends this process: a job's own mistakes are told as FAILED and do not.
+int serve_run(struct link *l, struct set *s, const char *cache_dir, struct err *e);
+
+#endif
