@@ -8,16 +8,21 @@
 
 struct umt5;
 struct umt5_config {
-    int n_heads;                 // 0: 64
-    int n_buckets, max_distance; // 0: from the table's shape, 128
-    float eps;                   // 0: 1e-6
+    int n_heads, n_buckets; // 0: from the shape of the distance tables; else they must agree with it
+    int max_distance;       // 0: 128
+    float eps;              // 0: 1e-6
 };
 
 int umt5_new(struct umt5 **out, struct dev *d, const struct weights *w, const struct umt5_config *c, enum dtype t,
              struct err *e);
 void umt5_free(struct umt5 **m);
 int umt5_dim(const struct umt5 *m);
-// ids I32 [n] of which the first `n_real` are not padding (keys beyond are masked); out F32 [n_real, dim] rows.
+int64_t umt5_vocab(const struct umt5 *m); // rows of the embedding: every id must be below
+// ids I32 [n] of which the first `n_real` are not padding (keys beyond are masked); out F32 [n_real, dim] rows. A
+// caller without padding passes n_real = n: the rows come out the same.
 void umt5_encode(struct umt5 *m, struct dev_arena *a, tensor out, tensor ids, int64_t n_real, const struct tap *tap);
+
+// The row of a distance table for a key `distance` positions after its query (negative: before it).
+int umt5_bucket(int64_t distance, int n_buckets, int max_distance);
 
 #endif
