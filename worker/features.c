@@ -11,16 +11,15 @@
 // includes the last row twice: row len + i is row len - 1 - i.
 #include "worker/features.h"
 
+#include "worker/scratch.h"
+
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 struct voice_rows {
-    int fd;
-    char path[4096];
+    int fd;                  // nameless
     int64_t n;               // rows of the voice itself, L
     struct track track;      // cut or padded to whole frames
     const struct track *raw; // as given
@@ -51,13 +50,6 @@ static void read_cut(void *ctx, float *dst, int64_t from, int64_t n)
 
 // ---- files
 
-static int file_open(struct voice_rows *v, const char *dir, int speaker, struct err *e)
-{
-    snprintf(v->path, sizeof v->path, "%s/features%d.f32", dir, speaker);
-    v->fd = open(v->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    return v->fd < 0 ? err_set(e, E_FATAL, "cannot keep voice features in %s: %s", v->path, strerror(errno)) : 0;
-}
-
 static int rows_write(const struct voice_rows *v, const float *rows, int64_t at, int64_t n, int64_t row_bytes,
                       struct err *e)
 {
@@ -65,7 +57,7 @@ static int rows_write(const struct voice_rows *v, const float *rows, int64_t at,
     int64_t left = n * row_bytes, offset = at * row_bytes;
     while (left > 0) {
         ssize_t wrote = pwrite(v->fd, p, (size_t)left, offset);
-        if (wrote <= 0) return err_set(e, E_FATAL, "cannot write %s: %s", v->path, strerror(errno));
+        if (wrote <= 0) return err_set(e, E_FATAL, "cannot write voice features to disk: %s", strerror(errno));
         p += wrote;
         offset += wrote;
         left -= wrote;
@@ -76,7 +68,7 @@ static int rows_write(const struct voice_rows *v, const float *rows, int64_t at,
 static int row_read(const struct voice_rows *v, void *dst, int64_t at, int64_t row_bytes, struct err *e)
 {
     if (pread(v->fd, dst, (size_t)row_bytes, at * row_bytes) == row_bytes) return 0;
-    return err_set(e, E_FATAL, "cannot read %s: %s", v->path, strerror(errno));
+    return err_set(e, E_FATAL, "cannot read voice features from disk: %s", strerror(errno));
 }
 
 // ---- making rows
@@ -161,7 +153,7 @@ int features_open(struct features **out, struct wav2vec2 *m, struct dev_arena *a
         v->have = calloc((size_t)((v->n + f->window - 1) / f->window + 1), sizeof *v->have);
         BUG_IF(!v->have, "no memory for voice features");
         v->stats = wav2vec2_measure(m, a, f->published ? v->raw : &v->track);
-        rc = file_open(v, dir, p, e);
+        if ((v->fd = scratch_open(dir, "voice features", e)) < 0) rc = E_FATAL;
     }
     if (rc < 0)
         features_close(&f);
@@ -178,7 +170,7 @@ int features_of_rows(struct features **out, struct dev_arena *a, const struct sp
     f->mirror = true;
     for (int p = 0; p < f->n_speakers && rc == 0; p++) {
         f->speaker[p].n = n_frames[p];
-        rc = file_open(&f->speaker[p], dir, p, e);
+        if ((f->speaker[p].fd = scratch_open(dir, "voice features", e)) < 0) rc = E_FATAL;
         if (rc == 0) rc = rows_write(&f->speaker[p], rows[p], 0, n_frames[p], f->row_bytes, e);
     }
     if (rc < 0)
@@ -194,10 +186,7 @@ void features_close(struct features **pf)
     if (!f) return;
     for (int p = 0; p < SPEC_SPEAKERS; p++) {
         struct voice_rows *v = &f->speaker[p];
-        if (v->fd >= 0) {
-            close(v->fd);
-            unlink(v->path);
-        }
+        if (v->fd >= 0) close(v->fd);
         free(v->have);
         wav2vec2_stats_free(&v->stats);
     }

@@ -5,10 +5,9 @@
 #include "worker/voice_file.h"
 
 #include "proto/spec.h"
+#include "worker/scratch.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,29 +27,16 @@ struct voice_file {
     int fault; // errno of the first read that failed
 };
 
-// A file without a name in `dir`; where the disk cannot do that, one whose name is removed at once.
-static int open_nameless(const char *dir)
-{
-    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd >= 0) return fd;
-    char path[4096];
-    snprintf(path, sizeof path, "%s/voiceXXXXXX", dir);
-    fd = mkostemp(path, O_CLOEXEC);
-    if (fd >= 0) unlink(path);
-    return fd;
-}
-
 int voice_file_open(struct voice_file **out, const char *dir, int n_speakers, int64_t n_samples, struct err *e)
 {
     BUG_IF(n_speakers < 1 || n_speakers > SPEC_SPEAKERS || n_samples < 0, "%d speakers of %lld samples", n_speakers,
            (long long)n_samples);
     struct voice_file *v = calloc(1, sizeof *v);
     if (!v) return err_set(e, E_FATAL, "no memory for a voice");
-    *v = (struct voice_file){.fd = open_nameless(dir), .n_speakers = n_speakers, .n_samples = n_samples};
+    *v = (struct voice_file){.fd = scratch_open(dir, "a voice", e), .n_speakers = n_speakers, .n_samples = n_samples};
     if (v->fd < 0) {
-        int rc = err_set(e, E_FATAL, "cannot keep a voice in %s: %s", dir, strerror(errno));
         free(v);
-        return rc;
+        return E_FATAL;
     }
     for (int p = 0; p < n_speakers; p++)
         v->part[p] = (struct speaker_part){.file = v, .first = p * n_samples * (int64_t)sizeof(float)};
