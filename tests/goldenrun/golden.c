@@ -87,9 +87,10 @@ static struct difference golden_compare(struct golden *g, tensor ref, tensor our
     d.comparable = tensor_same_shape(ref, ours);
     if (!d.comparable) return d;
     int64_t n = tensor_count(ref);
-    tensor flat = dev_tensor(g->arena, DT_F32, ours.n, ours.shape);
-    op_copy(g->dev, flat, ours);
-    const float *a = ref.data, *b = flat.data;
+    tensor flat[2] = {dev_tensor(g->arena, DT_F32, ref.n, ref.shape), dev_tensor(g->arena, DT_F32, ref.n, ref.shape)};
+    op_copy(g->dev, flat[0], ref);
+    op_copy(g->dev, flat[1], ours);
+    const float *a = flat[0].data, *b = flat[1].data;
     double top = 0, sum = 0;
     for (int64_t i = 0; i < n; i++) {
         if (isnan(a[i]) && isnan(b[i])) continue;
