@@ -35,7 +35,7 @@ void wav2vec2_stats_free(struct wav2vec2_stats **s);
 
 // Features of video frames [from, to) of a track that has `n_frames` in all: out F32 [to - from, layers, dim] on the
 // device. The transformer runs over exactly the frames [from, to); callers choose windows and context. `stats` of the
-// original samples (silence appended later does not change them). tap as in golden ("conv0.head", "hidden1", ...).
+// original samples (silence appended later does not change them). tap as in golden ("conv0", "hidden1", ...).
 void wav2vec2_encode(struct wav2vec2 *m, struct dev_arena *a, tensor out, const struct track *t,
                      const struct wav2vec2_stats *stats, int64_t n_frames, int64_t from, int64_t to,
                      const struct tap *tap);
