@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything there is to test, on a bare Debian 12 too: installs what the tests need, builds, runs all tests, then the unit
-# tests once more under the address and undefined-behaviour sanitizers. The last line counts them.
-#   tests/run.sh [--quick]     --quick leaves the sanitizers out
+# tests once more under the address and undefined-behaviour sanitizers, then the fuzz targets for half a minute each. The
+# last line counts them.
+#   tests/run.sh [--quick]     --quick leaves the sanitizers and the fuzz targets out
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -36,6 +37,10 @@ suite build "" -DCMAKE_BUILD_TYPE=Release
 if [ "${1:-}" != "--quick" ]; then
   # golden and e2e run whole networks: the plain build has shown them; here the units matter
   suite build-asan "^(golden|e2e)" -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DLONGTAKE_SANITIZE=address;undefined"
+  tests/fuzz.sh 30 | tee "$log" || true
+  read -r clean found < <(sed -n 's/^fuzz: \([0-9]*\) targets clean, \([0-9]*\) failed$/\1 \2/p' "$log") || true
+  passed=$((passed + ${clean:-0}))
+  failed=$((failed + ${found:-1}))
 fi
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

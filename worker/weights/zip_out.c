@@ -67,7 +67,7 @@ struct bytes {
 static void add(struct bytes *b, int64_t value, int size)
 {
     BUG_IF(b->n + (size_t)size > sizeof b->at, "a zip record grows too long");
-    for (int i = 0; i < size; i++) b->at[b->n++] = (uint8_t)((uint64_t)value >> 8 * i);
+    for (int i = 0; i < size; i++) b->at[b->n++] = i < 8 ? (uint8_t)((uint64_t)value >> 8 * i) : 0;
 }
 
 static void add_text(struct bytes *b, const char *s, size_t n)
