@@ -10,6 +10,7 @@
 // The daemon has threads, so the child is spawned, not forked and run on. Verbs stand in the table.
 #include "daemon/media/child.h"
 
+#include "daemon/media/picture.h"
 #include "daemon/media/voice_child.h"
 
 #include <ctype.h>
@@ -38,6 +39,7 @@ static const struct child_verb {
     const char *name;
     int (*run)(int argc, char **argv, int out, struct err *e);
 } verbs[] = {
+    {"picture", picture_child},
     {"voice", voice_child},
 };
 

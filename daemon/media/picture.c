@@ -1,0 +1,145 @@
+// The child's side of a source: opens, checks, then answers until the parent is satisfied and kills it.
+//
+// Pictures are cut to size here, so that the pipe carries what the model sees and not 8K frames.
+#include "daemon/media/picture.h"
+
+#include "daemon/media/child.h"
+#include "daemon/media/crop.h"
+#include "daemon/media/film.h"
+#include "daemon/media/speaker.h"
+#include "daemon/media/upright.h"
+
+#include <libavutil/log.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { GREY = 128, SHORT_MIN = 64, SHORT_SMALL = 256 };
+
+struct server {
+    const char *path;
+    struct film *film;
+    bool mask, published;
+    int out;
+};
+
+static int server_upright(const struct server *s, const AVFrame *f, struct upright *u, struct err *e)
+{
+    bool stored = s->published && film_still(s->film); // the published program knows no EXIF
+    const int32_t *matrix = stored ? NULL : film_matrix(s->film, f);
+    AVRational shape = s->published ? (AVRational){1, 1} : film_shape(s->film, f);
+    int rc = upright_make(u, f, matrix, shape, s->mask ? 0 : s->published ? -1 : GREY, e);
+    return rc < 0 ? err_wrap(e, "picture %s", s->path) : 0;
+}
+
+// ---- the first picture
+
+static bool is_srgb(const AVFrameSideData *profile)
+{
+    return memmem(profile->data, profile->size, "sRGB", 4) || memmem(profile->data, profile->size, "s\0R\0G\0B", 7);
+}
+
+static int check(const struct server *s, const AVFrame *f, const struct upright *u, struct picture_head *h,
+                 struct err *e)
+{
+    int low = u->h < u->w ? u->h : u->w;
+    double ratio = (double)u->h / u->w;
+    if (s->mask) return 0;
+    if (low < SHORT_MIN)
+        return err_set(e, E_INPUT,
+                       "picture %s has %dx%d pixels, too few to show a face; give one of at least %d on "
+                       "the short side",
+                       s->path, u->w, u->h, SHORT_MIN);
+    if (ratio < 0.2 || ratio > 5)
+        return err_set(e, E_INPUT,
+                       "picture %s has %dx%d pixels, an aspect ratio beyond 1:5; cut it to the part that matters",
+                       s->path, u->w, u->h);
+    size_t room = sizeof h->warnings;
+    if (low < SHORT_SMALL) warn_add(h->warnings, room, "the picture has only %dx%d pixels", u->w, u->h);
+    if (ratio < 0.25 || ratio > 4)
+        warn_add(h->warnings, room, "the picture is very long (%dx%d); much of it is cut away", u->w, u->h);
+    if (u->clear > 0.01 && !s->published)
+        warn_add(h->warnings, room, "%.0f %% of the picture is transparent and lies on grey", 100 * u->clear);
+    if (film_canned(s->film)) warn_add(h->warnings, room, "of an animation, only the first picture is used");
+    if (f->interlaced_frame && !film_still(s->film))
+        warn_add(h->warnings, room, "the video is interlaced; one field of each picture is used");
+    const AVFrameSideData *profile = av_frame_get_side_data(f, AV_FRAME_DATA_ICC_PROFILE);
+    if (profile && !is_srgb(profile))
+        warn_add(h->warnings, room, "the picture's colour profile is not sRGB and is not applied; colours may shift");
+    return 0;
+}
+
+static int first_say(struct server *s, struct err *e)
+{
+    const AVFrame *f;
+    struct upright u;
+    struct picture_head h = {.still = film_still(s->film)};
+    int rc = film_at_us(s->film, 0, &f, e);
+    if (rc >= 0) rc = server_upright(s, f, &u, e);
+    if (rc < 0) return rc;
+    h.h = u.h;
+    h.w = u.w;
+    rc = check(s, f, &u, &h, e);
+    free(u.rgb);
+    return rc < 0 ? rc : child_write(s->out, &h, sizeof h, e);
+}
+
+// ---- answers
+
+static void plane_fill(const struct upright *u, uint8_t *to, int h, int w)
+{
+    for (int y = 0; y < h; y++)
+        for (int x = 0; x < w; x++) {
+            int sy = (int)((int64_t)y * u->h / h), sx = (int)((int64_t)x * u->w / w);
+            const uint8_t *p = u->rgb + ((size_t)sy * (size_t)u->w + (size_t)sx) * 3;
+            to[(size_t)y * (size_t)w + (size_t)x] = (uint8_t)((p[0] + p[1] + p[2]) / 3);
+        }
+}
+
+static int picture_say(struct server *s, const struct picture_ask *a, struct err *e)
+{
+    const AVFrame *f;
+    struct upright u;
+    int rc = a->what == PICTURE_AT_INDEX ? film_at_index(s->film, a->at, &f, e) : film_at_us(s->film, a->at, &f, e);
+    if (rc >= 0) rc = server_upright(s, f, &u, e);
+    if (rc < 0) return rc;
+    int channels = a->what == PICTURE_PLANE ? 1 : 3;
+    struct picture_answer answer = {.n = (int64_t)a->h * a->w * channels};
+    uint8_t *bytes = malloc((size_t)answer.n);
+    BUG_IF(!bytes, "no memory for a picture");
+    if (a->what == PICTURE_PLANE)
+        plane_fill(&u, bytes, a->h, a->w);
+    else
+        crop_picture(u.rgb, u.h, u.w, bytes, a->h, a->w);
+    rc = child_write(s->out, &answer, sizeof answer, e);
+    if (rc >= 0) rc = child_write(s->out, bytes, (size_t)answer.n, e);
+    free(bytes);
+    free(u.rgb);
+    return rc;
+}
+
+static int length_say(struct server *s, const struct picture_ask *a, struct err *e)
+{
+    struct film_length n;
+    int rc = film_length(s->film, a->at, &n, e);
+    struct picture_answer answer = {n.n_us, n.n_pictures, n.rate_num, n.rate_den, 0};
+    return rc < 0 ? rc : child_write(s->out, &answer, sizeof answer, e);
+}
+
+int picture_child(int argc, char **argv, int out, struct err *e)
+{
+    if (argc != 3) return err_set(e, E_FATAL, "picture takes a file and two words");
+    struct server s = {.path = argv[0],
+                       .mask = strcmp(argv[1], "mask") == 0,
+                       .published = strcmp(argv[2], "published") == 0,
+                       .out = out};
+    struct picture_ask a;
+    av_log_set_level(AV_LOG_QUIET); // what goes wrong is said in a sentence
+    int rc = film_open(&s.film, s.path, e);
+    if (rc < 0) return rc;
+    child_seal(); // the file is open, the decoder runs
+    rc = first_say(&s, e);
+    while (rc >= 0 && child_asked(&a, sizeof a))
+        rc = a.what == PICTURE_LENGTH ? length_say(&s, &a, e) : picture_say(&s, &a, e);
+    film_close(s.film);
+    return rc;
+}

@@ -1,0 +1,181 @@
+// The parent's side: times out of frames (proto/plan_segments.h), questions to the child, answers checked, since a
+// decoder that was talked into something answers through the same pipe.
+#include "daemon/media/source.h"
+
+#include "daemon/media/child.h"
+#include "daemon/media/picture.h"
+#include "daemon/media/speaker.h"
+#include "proto/plan_segments.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FPS = 25, FRAME_US = 1000000 / FPS, USABLE_WITHIN = 2 * FPS };
+
+struct source {
+    struct child *child;
+    struct source_options o; // path is ours
+    bool still;
+    bool measured;
+    struct plan_film film;
+    int64_t n_us;
+    uint8_t *kept; // a still picture, as last cut
+    int kept_h, kept_w;
+};
+
+static int nonsense(const char *path, struct err *e)
+{
+    return err_set(e, E_INPUT, "picture %s: the decoder went wrong on it; convert it with another program first", path);
+}
+
+static int child_open(struct child **c, const char *self, const char *path, const char *kind, bool published,
+                      struct picture_head *h, struct err *e)
+{
+    const char *args[] = {path, kind, published ? "published" : "", NULL};
+    int rc = child_start(c, self, "picture", args, e);
+    if (rc < 0) return rc;
+    rc = child_read(*c, h, sizeof *h, e);
+    if (rc >= 0 && (h->h < 1 || h->w < 1 || h->h > PICTURE_SIDE_MAX || h->w > PICTURE_SIDE_MAX)) rc = nonsense(path, e);
+    h->warnings[sizeof h->warnings - 1] = 0;
+    if (rc < 0) {
+        child_kill(*c);
+        *c = NULL;
+    }
+    return rc;
+}
+
+static int ask(struct child *c, const char *path, struct picture_ask a, struct picture_answer *got, void *bytes,
+               size_t n, struct err *e)
+{
+    int rc = child_ask(c, &a, sizeof a, e);
+    if (rc >= 0) rc = child_read(c, got, sizeof *got, e);
+    if (rc >= 0 && got->n != (int64_t)n) rc = nonsense(path, e);
+    return rc < 0 || n == 0 ? rc : child_read(c, bytes, n, e);
+}
+
+int source_open(struct source **out, const struct source_options *o, struct source_info *info, struct err *e)
+{
+    struct picture_head h;
+    struct child *c = NULL;
+    int rc = child_open(&c, o->self, o->path, "picture", o->published, &h, e);
+    if (rc < 0) return rc;
+    struct source *s = calloc(1, sizeof *s);
+    BUG_IF(!s, "no memory for a source");
+    s->child = c;
+    s->o = *o;
+    s->o.path = strdup(o->path);
+    BUG_IF(!s->o.path, "no memory for a source");
+    s->still = h.still;
+    *info = (struct source_info){.h = h.h, .w = h.w, .still = h.still};
+    snprintf(info->warnings, sizeof info->warnings, "%s", h.warnings);
+    *out = s;
+    return 0;
+}
+
+int source_measure(struct source *s, int64_t limit, struct source_info *info, struct err *e)
+{
+    if (s->still) return 0;
+    struct picture_answer n;
+    struct picture_ask a = {.what = PICTURE_LENGTH, .at = limit > 0 ? (limit + 1) * FRAME_US : 0};
+    int rc = ask(s->child, s->o.path, a, &n, NULL, 0, e);
+    if (rc < 0) return rc;
+    if (n.n_us < 1 || n.n_pictures < 1 || n.rate_num < 1 || n.rate_den < 1) return nonsense(s->o.path, e);
+    s->n_us = n.n_us;
+    s->film = (struct plan_film){.n_frames = n.n_pictures,
+                                 .rate_num = n.rate_num,
+                                 .rate_den = n.rate_den,
+                                 .end = s->o.end,
+                                 .by_index = s->o.published};
+    s->measured = true;
+    s->still = n.n_pictures == 1;
+    info->still = s->still;
+    // frames that begin before the end, by the millisecond that containers round to
+    int64_t within = (n.n_us - 1000 + FRAME_US - 1) / FRAME_US;
+    info->n_frames = s->still ? 0 : s->o.published ? n.n_pictures : within > 1 ? within : 1;
+    return 0;
+}
+
+int source_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, struct err *e)
+{
+    size_t n = (size_t)h * (size_t)w * 3;
+    if (s->kept && s->kept_h == h && s->kept_w == w) {
+        memcpy(rgb, s->kept, n);
+        return 0;
+    }
+    struct picture_ask a = {.what = PICTURE_AT_US, .h = h, .w = w};
+    struct picture_answer got;
+    BUG_IF(!s->still && !s->measured, "a video that was not measured");
+    if (!s->still && s->o.published) {
+        a.what = PICTURE_AT_INDEX;
+        a.at = plan_film_picture(&s->film, frame);
+    } else if (!s->still)
+        a.at = plan_film_us(s->n_us, s->o.end, frame);
+    int rc = ask(s->child, s->o.path, a, &got, rgb, n, e);
+    if (rc < 0 || !s->still) return rc;
+    free(s->kept);
+    s->kept = malloc(n);
+    BUG_IF(!s->kept, "no memory for a picture");
+    memcpy(s->kept, rgb, n);
+    s->kept_h = h;
+    s->kept_w = w;
+    return 0;
+}
+
+// Standard deviation of the brightness, in percent of the range.
+static double contrast(const uint8_t *rgb, size_t n)
+{
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++, rgb += 3) {
+        double y = (0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2]) * 100 / 255;
+        sum += y;
+        squares += y * y;
+    }
+    double mean = sum / (double)n;
+    return sqrt(fmax(0, squares / (double)n - mean * mean));
+}
+
+int source_colour_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, struct source_info *info,
+                          struct err *e)
+{
+    size_t n = (size_t)h * (size_t)w;
+    int rc = source_picture(s, frame, h, w, rgb, e);
+    if (rc < 0 || s->still || s->o.published || contrast(rgb, n) >= 2) return rc;
+    for (int i = 1; i <= USABLE_WITHIN; i++) {
+        rc = source_picture(s, frame + i, h, w, rgb, e);
+        if (rc < 0) return rc;
+        if (contrast(rgb, n) < 2) continue;
+        warn_add(info->warnings, sizeof info->warnings,
+                 "the video begins without a picture; colours are matched to the one at %.2f s",
+                 (double)(frame + i) / FPS);
+        return 0;
+    }
+    return source_picture(s, frame, h, w, rgb, e);
+}
+
+void source_close(struct source *s)
+{
+    if (!s) return;
+    child_kill(s->child);
+    free(s->kept);
+    free((char *)s->o.path);
+    free(s);
+}
+
+int source_mask(uint8_t **plane, const char *self, const char *path, int h, int w, struct err *e)
+{
+    struct picture_head head;
+    struct picture_answer got;
+    struct child *c = NULL;
+    int rc = child_open(&c, self, path, "mask", false, &head, e);
+    if (rc < 0) return err_wrap(e, "mask");
+    *plane = malloc((size_t)h * (size_t)w);
+    BUG_IF(!*plane, "no memory for a mask");
+    struct picture_ask a = {.what = PICTURE_PLANE, .h = h, .w = w};
+    rc = ask(c, path, a, &got, *plane, (size_t)h * (size_t)w, e);
+    child_kill(c);
+    if (rc >= 0) return 0;
+    free(*plane);
+    *plane = NULL;
+    return err_wrap(e, "mask");
+}
