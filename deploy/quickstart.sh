@@ -11,7 +11,7 @@ cuda=OFF
 command -v nvidia-smi >/dev/null 2>&1 && cuda=AUTO
 
 if [ ! -f build/build.ninja ]; then
-  cmake -G Ninja -B build -DCMAKE_BUILD_TYPE=Release -DLONGTAKE_CUDA=$cuda
+  cmake -G Ninja -B build -DCMAKE_BUILD_TYPE=Release -DLONGTAKE_CUDA=$cuda -DLONGTAKE_TESTS=OFF
 fi
 cmake --build build --target longtake longtake-worker
 

@@ -17,7 +17,7 @@ passed=0 failed=0
 suite() {
   local dir=$1 exclude=$2
   shift 2
-  cmake -G Ninja -B "$dir" "$@" >/dev/null
+  cmake -G Ninja -B "$dir" -DLONGTAKE_TESTS=ON "$@" >/dev/null
   cmake --build "$dir" -j "$jobs"
   local rc=0
   ctest --test-dir "$dir" --output-on-failure -j 1 ${exclude:+-E "$exclude"} 2>&1 | tee "$log" || rc=$?
