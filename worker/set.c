@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum set_file { FILE_DIT, FILE_TEXT, FILE_CLIP, FILE_VAE };
+enum set_file { FILE_DIT, FILE_TEXT, FILE_CLIP, FILE_VAE, N_FILES };
 
 static void take_elsewhere(char part[MODEL_PATH_MAX], const char *path)
 {
@@ -126,7 +126,7 @@ void set_free(struct set **ps)
     umt5_free(&s->umt5);
     unigram_free(&s->unigram);
     dit_free(&s->dit);
-    for (size_t i = 0; i < sizeof s->files / sizeof *s->files; i++) weights_free(&s->files[i]);
+    for (int i = 0; i < N_FILES; i++) weights_free(&s->files[i]);
     arena_free(&s->host);
     free(s);
     *ps = NULL;
