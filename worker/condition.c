@@ -138,10 +138,8 @@ static void picture_encode(struct condition_picture *p, const struct vae *vae, s
     int64_t t = 1 + (p->n_frames - 1) / TIME_STRIDE;
     BUG_IF(n_channels != MASK_CHANNELS + vae_latent_channels(vae), "a network with %d condition channels", n_channels);
     p->y = dev_tensor(p->arena, DT_F32, SHAPE(n_channels, t, p->h / LATENT_STRIDE, p->w / LATENT_STRIDE));
-    tensor mask = tensor_slice(p->y, 0, 0, MASK_CHANNELS);
     tensor z = tensor_slice(p->y, 0, MASK_CHANNELS, n_channels);
-    op_fill(d, mask, 0);
-    op_fill(d, tensor_slice(mask, 1, 0, 1), 1);
+    dit_given(d, tensor_slice(p->y, 0, 0, MASK_CHANNELS));
     p->latent = tensor_slice(z, 1, 0, 1);
 
     int64_t mark = dev_arena_mark(work);

@@ -51,11 +51,16 @@ struct dit_voice dit_voice_null(const struct dit *m, struct dev_arena *a, int64_
 // Speaker masks F32 [3, mh, mw] (person 1, person 2, background) on the token grid: F32 [3, gh gw] of 0 and 1.
 tensor dit_masks_new(const struct dit *m, struct dev_arena *a, tensor masks, int64_t gh, int64_t gw);
 
+// The mask channels [4, t, h/8, w/8] of a segment: one where a latent is given, which is the first alone.
+void dit_given(struct dev *d, tensor mask);
+
 // Step time: depends on t only, shared by the branches.
 struct dit_time {
     tensor e, e0; // F32 [dim], [6, dim]
 };
 struct dit_time dit_time_new(const struct dit *m, struct dev_arena *a, float t, const struct tap *tap);
+// What a step time is told as: n / 2 cosines, then as many sines.
+void dit_waves(float *wave, int64_t n, float t);
 
 struct dit_in {
     tensor x;     // F32 [out_dim, t, h, w]

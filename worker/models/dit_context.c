@@ -139,6 +139,21 @@ tensor dit_masks_new(const struct dit *m, struct dev_arena *a, tensor masks, int
     return out;
 }
 
+void dit_given(struct dev *d, tensor mask)
+{
+    op_fill(d, mask, 0);
+    op_fill(d, tensor_slice(mask, 1, 0, 1), 1);
+}
+
+void dit_waves(float *wave, int64_t n, float t)
+{
+    for (int64_t i = 0; i < n / 2; i++) {
+        double angle = (double)t * pow(10000, -(double)i / (double)(n / 2));
+        wave[i] = (float)cos(angle);
+        wave[n / 2 + i] = (float)sin(angle);
+    }
+}
+
 struct dit_time dit_time_new(const struct dit *m, struct dev_arena *a, float t, const struct tap *tap)
 {
     struct dev *d = m->dev;
@@ -148,11 +163,7 @@ struct dit_time dit_time_new(const struct dit *m, struct dev_arena *a, float t, 
     tensor s = dev_tensor(a, DT_F32, SHAPE(1, 2 * half)), h = dev_tensor(a, DT_F32, SHAPE(1, w));
     float *wave = malloc((size_t)(2 * half) * sizeof *wave);
     BUG_IF(!wave, "no memory for a step time");
-    for (int64_t i = 0; i < half; i++) {
-        double angle = (double)t * pow(10000, -(double)i / (double)half);
-        wave[i] = (float)cos(angle);
-        wave[half + i] = (float)sin(angle);
-    }
+    dit_waves(wave, 2 * half, t);
     dev_upload(d, s, wave, DT_F32);
     free(wave);
     op_linear(d, h, s, m->time0.w, m->time0.b, ACT_SILU);
