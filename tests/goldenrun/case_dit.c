@@ -108,6 +108,7 @@ void golden_dit(struct golden *g)
             op_fill(g->dev, ones, 1);
             pass(g, m, tensor_slice(windows, 0, 0, 1), ones, "single.out", NULL);
         }
+        golden_check_all_used(g);
     }
     dit_free(&m);
     weights_free(&w);
@@ -161,6 +162,7 @@ void golden_audio_proj(struct golden *g)
             tensor tokens = audio_proj_run(&m, g->dev, g->arena, windows, &tap, prefix);
             golden_check(g, key, tensor_permute(tokens, (int[]){1, 0, 2, 3}), GOLDEN_MODULE);
         }
+        golden_check_all_used(g);
     }
     dev_arena_free(&a);
     weights_free(&w);

@@ -86,6 +86,7 @@ void golden_clip(struct golden *g)
         snprintf(prefix, sizeof prefix, "%.*s", (int)(in - key), key);
         clip_picture(g, m, prefix);
     }
+    if (m) golden_check_all_used(g);
     clip_free(&m);
     weights_free(&w);
 }
@@ -146,6 +147,7 @@ static void voice_run(struct golden *g, struct wav2vec2 *m)
         if (strcmp(key, "embedding") == 0) voice_whole(g, m, &track, stats, n, key, &tap);
     }
     wav2vec2_stats_free(&stats);
+    golden_check_all_used(g);
 }
 
 // The set says in words that its samples are normalised, and keeps their statistics; a declaration would come first.

@@ -95,4 +95,5 @@ void golden_resize(struct golden *g)
         mask(g, (int)i, h, w);
     }
     json_decref(cases);
+    golden_check_all_used(g);
 }

@@ -55,6 +55,7 @@ void golden_vae_encode(struct golden *g)
         }
         op_fill(g->dev, tensor_slice(pixels, 0, 1, pixels.shape[0]), 0);
         encode(g, v, pixels, "latent_padded", NULL);
+        golden_check_all_used(g);
     }
     vae_free(&v);
     weights_free(&w);
@@ -75,6 +76,7 @@ void golden_vae_decode(struct golden *g)
             vae_decode_slice(s, tensor_slice(pixels, 0, i ? 4 * i - 3 : 0, 4 * i + 1), tensor_slice(z, 1, i, i + 1));
         vae_stream_close(&s);
         golden_check(g, "video_unclamped", tensor_permute(pixels, (int[]){3, 0, 1, 2}), GOLDEN_MODULE);
+        golden_check_all_used(g);
     }
     vae_free(&v);
     weights_free(&w);
