@@ -5,6 +5,7 @@
 // memo, so a container may come to hold itself: walkers mark what they are in.
 #include "worker/weights/pickle.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,6 +65,26 @@ static void refuse(struct machine *m, const char *why)
 {
     if (m->rc == 0)
         m->rc = err_set(m->e, E_INPUT, "%s: the pickle is not a plain state dict: %s (byte %zu)", m->what, why, m->at);
+}
+
+// The operations that pickles do have and state dicts do not, by the names that Python gives them.
+static void refuse_operation(struct machine *m, uint8_t code)
+{
+    static const struct {
+        uint8_t code;
+        const char *name;
+    } known[] = {{0x46, "FLOAT"},          {0x49, "INT"},       {0x4c, "LONG"},       {0x50, "PERSID"},
+                 {0x53, "STRING"},         {0x56, "UNICODE"},   {0x69, "INST"},       {0x6f, "OBJ"},
+                 {0x81, "NEWOBJ"},         {0x82, "EXT1"},      {0x83, "EXT2"},       {0x84, "EXT4"},
+                 {0x8b, "LONG4"},          {0x8e, "BINBYTES8"}, {0x8f, "EMPTY_SET"},  {0x90, "ADDITEMS"},
+                 {0x91, "FROZENSET"},      {0x92, "NEWOBJ_EX"}, {0x96, "BYTEARRAY8"}, {0x97, "NEXT_BUFFER"},
+                 {0x98, "READONLY_BUFFER"}};
+    const char *name = "unknown";
+    char why[128];
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (known[i].code == code) name = known[i].name;
+    snprintf(why, sizeof why, "it uses the operation %s (%02X), which no state dict needs", name, code);
+    refuse(m, why);
 }
 
 // ---- values and stack
@@ -492,7 +513,7 @@ static void step(struct machine *m, uint8_t op)
         build(m);
         break; // BUILD
     default:
-        refuse(m, "it uses an operation that a state dict does not need");
+        refuse_operation(m, op);
         break;
     }
 }

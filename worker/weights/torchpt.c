@@ -74,16 +74,16 @@ static int add_tensor(struct torchpt *t, const char *name, const struct pickle *
     int rc = storage_of(t, name, p->storage, &m);
     if (rc < 0) return rc;
     tensor v = {.dtype = p->dtype, .n = (int)p->size->n};
-    uint64_t last = (uint64_t)p->offset, reach;
+    uint64_t last = (uint64_t)p->offset, reach, size = (uint64_t)dtype_size(v.dtype), bytes = size;
     bool empty = false, over = false;
     for (int i = 0; i < v.n; i++) {
         v.shape[i] = p->size->item[i]->number;
         v.stride[i] = p->stride->item[i]->number;
         empty |= v.shape[i] == 0;
+        over |= mul_overflows(bytes, (uint64_t)v.shape[i], &bytes) || bytes > INT64_MAX; // strides of 0 reach nowhere
         over |= v.shape[i] > 0 && (mul_overflows((uint64_t)v.shape[i] - 1, (uint64_t)v.stride[i], &reach) ||
                                    add_overflows(last, reach, &last));
     }
-    uint64_t size = (uint64_t)dtype_size(v.dtype);
     if (!empty && (over || last >= m->size / size))
         return err_set(t->e, E_INPUT, "%s: %s reaches beyond its storage of %llu bytes", t->f->path, name,
                        (unsigned long long)m->size);
