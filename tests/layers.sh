@@ -33,6 +33,8 @@ keeper() {
     zmq.h) echo proto/chan.c ;;
     yaml.h) echo proto/yaml.c ;;
     sodium.h) echo proto/base/hash.c ;;
+    mpi.h) echo parallel/comm_mpi.c ;;
+    nccl.h) echo parallel/comm_nccl.c ;;
     utf8proc.h) echo "worker/models/" ;;
     libav*|libsw*) echo daemon/media/ ;;
     *) echo "" ;;
@@ -48,13 +50,13 @@ while IFS=: read -r file include; do
   elif [ "$from" != "$to" ] && ! [[ " $(may "$from") " == *" $to "* ]]; then
     echo "$file ($from) may not include $include ($to)"; bad=$((bad + 1))
   fi
-done < <(grep -rHoE '^#include "[^"]+"' --include='*.[ch]' --include='*.cu*' proto kernels worker daemon $( [ -d parallel ] && echo parallel ) \
+done < <(grep -rHoE '^#include "[^"]+"' --include='*.[ch]' --include='*.cu*' proto kernels parallel worker daemon \
            | sed -E 's/:#include "([^"]+)"/:\1/')
 while IFS=: read -r file include; do
   k=$(keeper "$include")
   if [ -n "$k" ] && [[ "$file" != "$k"* ]]; then
     echo "$file includes <$include>, whose keeper is $k"; bad=$((bad + 1))
   fi
-done < <(grep -rHoE '^#include <[^>]+>' --include='*.[ch]' proto kernels worker daemon | sed -E 's/:#include <([^>]+)>/:\1/')
+done < <(grep -rHoE '^#include <[^>]+>' --include='*.[ch]' proto kernels parallel worker daemon | sed -E 's/:#include <([^>]+)>/:\1/')
 echo "$seen includes read, $bad wrong"
 [ "$seen" -gt 50 ] && [ "$bad" -eq 0 ]
