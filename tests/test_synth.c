@@ -18,6 +18,8 @@
 #include "worker/models/clip.h"
 #include "worker/models/dit.h"
 #include "worker/models/vae.h"
+#include "worker/models/wav2vec2.h"
+#include "worker/synth/parts.h"
 #include "worker/synth/synth.h"
 #include "worker/weights_main.h"
 
@@ -101,6 +103,27 @@ static void the_folder_is_a_whole_model(void **state)
     assert_int_equal(m.steps, 2);
     assert_true(m.text_scale == 1 && m.audio_scale == 1);
     assert_true(m.adapter2[0]);
+}
+
+// Tensors and parameters of the published files (spec: weights 1.5, 2.1, 7.1).
+static void published_sizes_are_those_of_the_published_files(void **state)
+{
+    (void)state;
+    static const struct {
+        void (*list)(struct synth_list *l, const struct synth_sizes *s);
+        int64_t n, values;
+    } part[] = {
+        {list_dit, 1303, 16394878784}, {list_adapter, 330, 2487168000},
+        {list_text, 242, 5680910336},  {list_clip, 393, 632076801}, // 392 of the visual half, log_scale
+        {list_vae, 194, 126892531},    {list_voice, 218, 95044608},
+    };
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+        struct synth_list l = {.label = "", .dtype = DT_F32};
+        part[i].list(&l, &synth_published);
+        assert_int_equal(l.n, part[i].n);
+        assert_int_equal(list_values(&l), part[i].values);
+        list_free(&l);
+    }
 }
 
 // ---- values through the networks
@@ -218,6 +241,30 @@ static void pictures_have_tokens(void **state)
     expect_spread("picture tokens", out, 0.5, 5);
     clip_free(&clip);
     weights_free(&w);
+    bench_close(&b);
+}
+
+static void read_sound(void *ctx, float *dst, int64_t from, int64_t n)
+{
+    for (int64_t i = from; i < from + n; i++) dst[i - from] = i >= 0 && i < 16000 ? ((float *)ctx)[i] : 0;
+}
+
+static void speech_has_features(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct wav2vec2 *voice = NULL;
+    bench_open(&b);
+    OK(wav2vec2_open(&voice, b.dev, b.model.voice, ep));
+    tensor sound = noise(b.arena, SHAPE(16000));
+    for (int i = 0; i < 16000; i++) ((float *)sound.data)[i] *= 0.1f;
+    struct track track = {.read = read_sound, .ctx = sound.data, .n_samples = 16000};
+    struct wav2vec2_stats *stats = wav2vec2_measure(voice, b.arena, &track);
+    tensor out = dev_tensor(b.arena, DT_F32, SHAPE(25, wav2vec2_layers(voice), wav2vec2_dim(voice)));
+    wav2vec2_encode(voice, b.arena, out, &track, stats, 25, 0, 25, NULL);
+    expect_spread("speech features", out, 0.5, 2);
+    wav2vec2_stats_free(&stats);
+    wav2vec2_free(&voice);
     bench_close(&b);
 }
 
@@ -361,8 +408,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_seed_is_one_model),
         cmocka_unit_test(the_folder_is_a_whole_model),
+        cmocka_unit_test(published_sizes_are_those_of_the_published_files),
         cmocka_unit_test(frames_move),
         cmocka_unit_test(pictures_have_tokens),
+        cmocka_unit_test(speech_has_features),
         cmocka_unit_test(velocity_follows_the_voice),
         cmocka_unit_test(sizes_and_dtypes_are_as_asked),
         cmocka_unit_test(what_is_in_the_way_is_refused),
