@@ -14,6 +14,7 @@ struct lora_report {
 // dtype `t` (the compute dtype of the model). Merged tensors live in `a`. `published` reproduces the released program:
 // only `diffusion_model.` keys with lora_down/lora_up/diff/diff_b, no alpha. A file that changes nothing, an unknown
 // target or a wrong shape is E_INPUT by name.
+// `t` is F32, BF16 or F16.
 int lora_merge(struct weights *w, struct arena *a, const char *path, double scale, enum dtype t, bool published,
                struct lora_report *r, struct err *e);
 
