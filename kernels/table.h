@@ -34,8 +34,8 @@ void ref_pixels_slots(struct ops *o);
 // All of them: the reference table.
 void ref_slots(struct ops *o);
 // The fast table: overlays the reference where it pays, and keeps its state in d->backend.
-void fast_open(struct dev *d) __attribute__((weak));
+void fast_open(struct dev *d);
 // The table that runs both and compares.
-void check_open(struct dev *d) __attribute__((weak));
+void check_open(struct dev *d);
 
 #endif

@@ -1,0 +1,66 @@
+// Convolutions by oneDNN, channels last; and the nearest upsampling as copies of rows.
+//
+// BF16 runs as BF16 where the CPU multiplies it, else as F32 on widened copies, as in linear_fast.c.
+#include "kernels/cpu/fast.h"
+#include "kernels/cpu/ref.h"
+
+#include <string.h>
+
+static void *weight_scratch(void *f, size_t bytes) { return fast_scratch(f, SCRATCH_W, bytes); }
+
+static void fast_conv(struct dev *d, tensor y, tensor x, tensor w, tensor b, struct conv c, enum act act)
+{
+    struct fast *f = fast_of(d);
+    if (tensor_count(y) == 0) return;
+    if (tensor_count(x) == 0 || tensor_count(w) == 0) {
+        f->ref.conv(d, y, x, w, b, c, act);
+        return;
+    }
+    bool half = f->isa == ISA_AVX512_BF16 && x.dtype == DT_BF16 && w.dtype == DT_BF16;
+    enum dtype t = half ? DT_BF16 : DT_F32;
+    struct onednn_conv o = {
+        .ci = x.shape[3], .co = y.shape[3], .groups = c.groups ? c.groups : 1, .dtype = t, .act = act};
+    for (int i = 0; i < 3; i++) {
+        o.in[i] = x.shape[i];
+        o.out[i] = y.shape[i];
+        o.kernel[i] = w.shape[2 + i];
+        o.stride[i] = c.stride[i] ? c.stride[i] : 1;
+        for (int k = 0; k < 2; k++) o.pad[i][k] = c.pad[i][k];
+    }
+    const char *why = NULL;
+    o.x = fast_dense(d, x, t, SCRATCH_X);
+    o.w = fast_dense(d, w, t, SCRATCH_W2);
+    o.packed = w.dtype == t ? w.packed : NULL;
+    o.bias = fast_vector(d, b, SCRATCH_BIAS);
+    o.y = y.dtype == t ? y.data : fast_scratch(f, SCRATCH_Y, (size_t)(tensor_count(y) * dtype_size(t)));
+    int rc = onednn_conv(f->onednn, &o, weight_scratch, f, &why);
+    if (why) {
+        char xs[96], ws[96];
+        dev_fault(d, "conv %s by %s: %s", tensor_text(x, xs, sizeof xs), tensor_text(w, ws, sizeof ws), why);
+    }
+    if (rc == -1)
+        f->ref.conv(d, y, x, w, b, c, act);
+    else if (rc == 0)
+        fast_spread(d, y, t, o.y);
+}
+
+static void fast_upsample2(struct dev *d, tensor y, tensor x)
+{
+    int64_t h = x.shape[1], w = x.shape[2], n = x.shape[3] * dtype_size(x.dtype);
+#pragma omp parallel for num_threads(d->n_threads)
+    for (int64_t r = 0; r < x.shape[0] * h; r++) {
+        const char *from = (const char *)x.data + r * w * n;
+        char *to = (char *)y.data + r * 4 * w * n;
+        for (int64_t i = 0; i < w; i++) {
+            memcpy(to + 2 * i * n, from + i * n, (size_t)n);
+            memcpy(to + (2 * i + 1) * n, from + i * n, (size_t)n);
+        }
+        memcpy(to + 2 * w * n, to, (size_t)(2 * w * n));
+    }
+}
+
+void fast_conv_slots(struct ops *o)
+{
+    o->conv = fast_conv;
+    o->upsample2 = fast_upsample2;
+}

@@ -1,0 +1,101 @@
+// The fast table: overlays the reference, op by op, where it pays.
+//
+// What it adds: matrix products and convolutions through oneDNN, attention over tiles, and loops that the compiler can
+// turn into vector code. Rounding in BF16 stays where the contract puts it, save for the inner R that ops.h lets go.
+#include "kernels/cpu/fast.h"
+
+#include "kernels/cpu/ref.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static enum fast_isa isa_found(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (avx512) return __builtin_cpu_supports("avx512bf16") ? ISA_AVX512_BF16 : ISA_AVX512;
+    if (avx2) return ISA_AVX2;
+#endif
+    return ISA_PLAIN;
+}
+
+void *fast_scratch(struct fast *f, enum fast_slot slot, size_t bytes)
+{
+    if (f->scratch[slot].size >= bytes && f->scratch[slot].data) return f->scratch[slot].data;
+    bytes = (bytes + 4095) / 4096 * 4096;
+    if (bytes == 0) bytes = 4096;
+    free(f->scratch[slot].data);
+    f->scratch[slot].data = aligned_alloc(4096, bytes);
+    f->scratch[slot].size = bytes;
+    BUG_IF(!f->scratch[slot].data, "no memory for %zu bytes of scratch", bytes);
+    return f->scratch[slot].data;
+}
+
+void fast_cast(enum dtype to, void *dst, enum dtype from, const void *src, int64_t n)
+{
+    if (to == DT_F32 && from == DT_BF16)
+        for (int64_t i = 0; i < n; i++) ((float *)dst)[i] = bf16_to_f32(((const uint16_t *)src)[i]);
+    else if (to == DT_BF16 && from == DT_F32)
+        for (int64_t i = 0; i < n; i++) ((uint16_t *)dst)[i] = f32_to_bf16(((const float *)src)[i]);
+    else if (to == from)
+        memcpy(dst, src, (size_t)(n * dtype_size(to)));
+    else
+        for (int64_t i = 0; i < n; i++) ref_put(to, dst, i, ref_get(from, src, i));
+}
+
+void *fast_dense(struct dev *d, tensor x, enum dtype t, enum fast_slot slot)
+{
+    if (x.dtype == t && tensor_is_contiguous(x)) return x.data;
+    int64_t rows = ref_rows(x, 1), w = x.shape[x.n - 1];
+    char *dense = fast_scratch(fast_of(d), slot, (size_t)(rows * w * dtype_size(t)));
+#pragma omp parallel for num_threads(d->n_threads)
+    for (int64_t i = 0; i < rows; i++) fast_cast(t, dense + i * w * dtype_size(t), x.dtype, ref_row(x, i, 1), w);
+    return dense;
+}
+
+void fast_spread(struct dev *d, tensor y, enum dtype t, const void *src)
+{
+    if (src == y.data) return;
+    int64_t rows = ref_rows(y, 1), w = y.shape[y.n - 1];
+#pragma omp parallel for num_threads(d->n_threads)
+    for (int64_t i = 0; i < rows; i++)
+        fast_cast(y.dtype, ref_row(y, i, 1), t, (const char *)src + i * w * dtype_size(t), w);
+}
+
+const float *fast_vector(struct dev *d, tensor v, enum fast_slot slot)
+{
+    if (tensor_is_none(v)) return NULL;
+    int64_t n = tensor_count(v);
+    if (v.dtype == DT_F32 && tensor_is_contiguous(v)) return v.data;
+    float *dense = fast_scratch(fast_of(d), slot, (size_t)n * sizeof *dense);
+    fast_cast(DT_F32, dense, v.dtype, v.data, n);
+    return dense;
+}
+
+static void fast_close(struct dev *d)
+{
+    struct fast *f = fast_of(d);
+    onednn_close(&f->onednn);
+    for (int i = 0; i < SCRATCH_COUNT; i++) free(f->scratch[i].data);
+    free(f);
+    d->backend = NULL;
+}
+
+void fast_open(struct dev *d)
+{
+    static const char *const names[] = {"plain", "avx2", "avx512", "avx512_bf16"};
+    struct fast *f = calloc(1, sizeof *f);
+    BUG_IF(!f, "no memory for the fast table");
+    f->isa = isa_found();
+    f->ref = d->ops;
+    f->onednn = onednn_open(d->n_threads, f->isa == ISA_AVX512_BF16);
+    d->backend = f;
+    d->close = fast_close;
+    snprintf(d->name, sizeof d->name, "cpu %s x%d", names[f->isa], d->n_threads);
+    fast_linear_slots(&d->ops);
+    fast_conv_slots(&d->ops);
+    fast_attention_slots(&d->ops);
+}

@@ -1,0 +1,81 @@
+// Linear layers by oneDNN.
+//
+// Where x and the weight are BF16 and the CPU multiplies BF16, the product is one call on the packed weight. In every
+// other mix (F16 weights, F32 rows on BF16 weights, a CPU without BF16 products) the product is F32: rows and weights
+// are widened, the weights a block of outputs at a time, which costs one pass over them.
+#include "kernels/cpu/fast.h"
+#include "kernels/cpu/ref.h"
+
+enum { BLOCK_BYTES = 4 << 20 }; // of widened weights: stays in the outer cache
+
+static tensor fast_pack(struct dev *d, struct dev_arena *a, tensor w, enum pack_use use)
+{
+    struct fast *f = fast_of(d);
+    size_t bytes = w.data ? onednn_packed_bytes(f->onednn, w, use) : 0;
+    if (bytes == 0) return w;
+    tensor p = dev_tensor(a, DT_U8, SHAPE((int64_t)bytes));
+    if (!p.data || d->dry) return w; // a dry run only counts
+    onednn_pack(f->onednn, p.data, w, use);
+    w.packed = p.data;
+    return w;
+}
+
+static int product(struct dev *d, struct onednn_gemm *g, tensor w)
+{
+    struct fast *f = fast_of(d);
+    const char *why = NULL;
+    int rc = 0;
+    if (w.dtype == g->dtype) {
+        g->w = w.data;
+        g->packed = w.packed;
+        rc = onednn_gemm(f->onednn, g, &why);
+    } else {
+        int64_t n = g->n, k = g->k, block = BLOCK_BYTES / (k * 4);
+        block = block < 64 ? 64 : block / 64 * 64;
+        struct onednn_gemm part = *g;
+        float *wide = fast_scratch(f, SCRATCH_W, (size_t)((block < n ? block : n) * k) * sizeof *wide);
+        part.w = wide;
+        for (int64_t o = 0; o < n && rc == 0; o += block) {
+            part.n = o + block < n ? block : n - o;
+#pragma omp parallel for num_threads(d->n_threads)
+            for (int64_t i = 0; i < part.n; i++)
+                fast_cast(DT_F32, wide + i * k, w.dtype, (const char *)w.data + (o + i) * k * dtype_size(w.dtype), k);
+            part.bias = g->bias ? g->bias + o : NULL;
+            part.y = (float *)g->y + o;
+            rc = onednn_gemm(f->onednn, &part, &why);
+        }
+    }
+    if (why)
+        dev_fault(d, "linear [%lld, %lld] x [%lld, %lld]: %s", (long long)g->m, (long long)g->k, (long long)g->n,
+                  (long long)g->k, why);
+    return rc;
+}
+
+static void fast_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, enum act act)
+{
+    struct fast *f = fast_of(d);
+    int64_t rows = ref_rows(x, 1), n = w.shape[0], k = w.shape[1];
+    if (rows == 0 || n == 0) return;
+    if (k == 0) {
+        f->ref.linear(d, y, x, w, b, act);
+        return;
+    }
+    bool half = f->isa == ISA_AVX512_BF16 && x.dtype == DT_BF16 && w.dtype == DT_BF16;
+    enum dtype t = half ? DT_BF16 : DT_F32;
+    bool own = y.dtype != t || !tensor_is_contiguous(y);
+    struct onednn_gemm g = {.m = rows, .n = n, .k = k, .ldy = n, .dtype = t, .act = act};
+    g.x = fast_dense(d, x, t, SCRATCH_X);
+    g.y = own ? fast_scratch(f, SCRATCH_Y, (size_t)(rows * n * dtype_size(t))) : y.data;
+    g.bias = fast_vector(d, b, SCRATCH_BIAS);
+    int rc = product(d, &g, w);
+    if (rc == -1)
+        f->ref.linear(d, y, x, w, b, act);
+    else if (rc == 0)
+        fast_spread(d, y, t, g.y);
+}
+
+void fast_linear_slots(struct ops *o)
+{
+    o->pack = fast_pack;
+    o->linear = fast_linear;
+}
