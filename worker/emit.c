@@ -12,9 +12,10 @@ enum { EMIT_BURST = 4 };
 
 void emit_open(struct emit *m, struct dev_arena *a, int h, int w, int64_t keep_from, int64_t keep_to)
 {
-    BUG_IF(keep_from < 0 || keep_to <= keep_from, "no frame to keep in [%lld, %lld)", (long long)keep_from,
+    BUG_IF(keep_from < 0 || keep_to < keep_from, "frames [%lld, %lld) to keep", (long long)keep_from,
            (long long)keep_to);
     *m = (struct emit){.keep_from = keep_from, .keep_to = keep_to, .frame_bytes = (int64_t)h * w * 3 / 2};
+    if (keep_to == keep_from) return;
     m->yuv = dev_tensor(a, DT_U8, SHAPE(keep_to - keep_from, m->frame_bytes));
 }
 

@@ -11,7 +11,7 @@ struct emit {
     tensor yuv;                 // U8 [keep_to - keep_from, frame_bytes], in the segment's arena
 };
 
-// Takes the memory for frames [keep_from, keep_to) of h x w from `a`.
+// Takes the memory for frames [keep_from, keep_to) of h x w from `a`. They may be none: a segment that only leads on.
 void emit_open(struct emit *m, struct dev_arena *a, int h, int w, int64_t keep_from, int64_t keep_to);
 // Pixels F32 [t, h, w, 3] of frames [first, first + t) of the segment; what is not kept is passed over.
 void emit_slice(struct emit *m, struct dev *d, tensor pixels, int64_t first);
