@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-30}
 build=build-fuzz
 CC=clang-14 CXX=clang++-14 cmake -G Ninja -B $build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLONGTAKE_TESTS=OFF -DLONGTAKE_FUZZ=ON >/dev/null
-cmake --build $build --target seed_corpus fuzz_safetensors fuzz_torchpt fuzz_job fuzz_message >/dev/null
+cmake --build $build --target seed_corpus fuzz_safetensors fuzz_torchpt fuzz_job fuzz_message fuzz_tokenizer >/dev/null
 seeds=$build/seeds
 rm -rf $seeds
 $build/bin/seed_corpus $seeds

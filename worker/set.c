@@ -93,6 +93,10 @@ static int check_fit(const struct set *s, struct err *e)
         if (width[i].has != width[i].wanted)
             return err_set(e, E_INPUT, "%s does not fit %s: the %s are %lld, the network takes %lld", width[i].path,
                            s->model.dit, width[i].what, (long long)width[i].has, (long long)width[i].wanted);
+    if (unigram_size(s->unigram) > umt5_vocab(s->umt5))
+        return err_set(e, E_INPUT, "%s does not fit %s: it gives %lld ids, the embedding has %lld rows",
+                       s->model.tokenizer, s->model.text, (long long)unigram_size(s->unigram),
+                       (long long)umt5_vocab(s->umt5));
     return 0;
 }
 

@@ -42,7 +42,7 @@ struct unigram {
 static const char *type_of(const json_t *j)
 {
     const char *s = json_string_value(json_object_get(j, "type"));
-    return s ? s : "none";
+    return s ? text_shown(s) : "none";
 }
 
 static int read_metaspace(struct words *w, const json_t *j, struct err *e)
@@ -66,7 +66,7 @@ static int read_metaspace(struct words *w, const json_t *j, struct err *e)
         w->scheme = MARK_NEVER;
     else
         return err_set(e, E_INPUT, "its Metaspace has a prepend_scheme '%s' where always, first or never belongs",
-                       name ? name : "?");
+                       text_shown(name));
     return 0;
 }
 

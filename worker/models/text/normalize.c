@@ -80,7 +80,7 @@ static int read_replace(struct normalize_step *s, struct arena *a, const json_t 
         e, E_INPUT,
         "its normalizer replaces '%s'; patterns that work are a literal, or one character or \\s followed by "
         "+ or {n,}",
-        literal ? literal : regex);
+        text_shown(literal ? literal : regex));
 }
 
 static bool form_named(const char *name, enum text_form *form)
@@ -125,7 +125,7 @@ static int read_step(struct normalizer *m, struct arena *a, const json_t *j, str
         e, E_INPUT,
         "its normalizer has a step '%s'; those that work are Sequence, Precompiled, Strip, Replace, NFC, NFD, "
         "NFKC and NFKD",
-        type);
+        text_shown(type));
 }
 
 // A sequence may hold sequences; the parser limits how deep.

@@ -8,6 +8,8 @@
 // by side are one piece, which may be a piece of the vocabulary after all when they are put together.
 #include "worker/models/text/segment.h"
 
+#include "worker/models/text/text.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -63,7 +65,7 @@ int vocabulary_read(struct vocabulary *v, struct arena *a, const json_t *model, 
     if (!json_is_object(model)) return err_set(e, E_INPUT, "it has no model");
     if (type && (!json_is_string(type) || strcmp(json_string_value(type), "Unigram") != 0))
         return err_set(e, E_INPUT, "its model is of type '%s' where Unigram belongs; take the tokenizer of umT5",
-                       json_is_string(type) ? json_string_value(type) : "?");
+                       text_shown(json_string_value(type)));
     if (!json_is_array(list) || json_array_size(list) == 0 || json_array_size(list) > INT32_MAX / 2)
         return err_set(e, E_INPUT, "its model.vocab is no list of [piece, score]");
     int rc = read_pieces(v, a, list, e);

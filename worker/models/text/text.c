@@ -53,6 +53,13 @@ bool text_is_valid(const char *s, size_t n)
     return true;
 }
 
+const char *text_shown(const char *s)
+{
+    for (const char *c = s; s && *c; c++)
+        if ((uint8_t)*c < 0x20 || *c == 0x7f) return "?";
+    return s ? s : "?";
+}
+
 uint32_t text_next(const char *s, size_t n, size_t *at)
 {
     utf8proc_int32_t c;

@@ -22,6 +22,8 @@ void text_swap(struct text *a, struct text *b);
 void text_free(struct text *t);
 
 bool text_is_valid(const char *s, size_t n);
+// s for a sentence: itself when it is one line of printable characters, else "?".
+const char *text_shown(const char *s);
 // The character at *at < n; *at moves behind it.
 uint32_t text_next(const char *s, size_t n, size_t *at);
 // Where the extended grapheme cluster that begins at `at` < n ends.
