@@ -9,6 +9,12 @@ int64_t spec_frames(int64_t n_samples, int64_t rate)
     return n > 1 ? n : 1;
 }
 
+int64_t spec_frames_published(int64_t n_samples)
+{
+    int64_t n = (int64_t)((double)n_samples / 16000 * 25);
+    return n > 1 ? n : 1;
+}
+
 int64_t spec_segments(int64_t n_frames, int frame_num, int motion_frame, enum spec_mode mode)
 {
     int64_t stride = frame_num - motion_frame, rest = n_frames - frame_num;

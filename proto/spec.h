@@ -89,6 +89,8 @@ int spec_resolve(struct spec *s, const struct model *m, struct err *e);
 
 // The voice's length in frames: max(1, floor((50 n + rate) / (2 rate))) for n samples at `rate`.
 int64_t spec_frames(int64_t n_samples, int64_t rate);
+// The same as the published program counts, of n samples at 16 kHz: rounded down, in doubles (28 for 18560 samples).
+int64_t spec_frames_published(int64_t n_samples);
 // Segments of a job: 1 + ceil((L - F) / (F - M)), at least 1; clip mode: 1.
 int64_t spec_segments(int64_t n_frames, int frame_num, int motion_frame, enum spec_mode mode);
 

@@ -214,6 +214,20 @@ static void any_film(void **state)
     }
 }
 
+// The published program counts a voice's frames in doubles and rounds down; ours round to nearest.
+static void frames_of_a_voice(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t n, ours, published;
+    } table[] = {{160000, 250, 250}, {51840, 81, 81}, {170905, 267, 267}, {136348, 213, 213},
+                 {18560, 29, 28},    {36480, 57, 56}, {100, 1, 1}};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        assert_int_equal(spec_frames(table[i].n, 16000), table[i].ours);
+        assert_int_equal(spec_frames_published(table[i].n), table[i].published);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +236,7 @@ int main(void)
         cmocka_unit_test(films_are_looked_at_by_time),
         cmocka_unit_test(ends_of_films),
         cmocka_unit_test(any_film),
+        cmocka_unit_test(frames_of_a_voice),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,7 +8,8 @@
 // says about speech. Statistics are those of the voice in both.
 //
 // Easy to get wrong: the published program mirrors instead, only when it knows that the segment is the last, and
-// includes the last row twice: row len + i is row len - 1 - i.
+// includes the last row twice: row len + i is row len - 1 - i. It encodes the whole voice, so a limit on the frames
+// changes no row.
 #include "worker/features.h"
 
 #include "worker/scratch.h"
@@ -21,6 +22,7 @@
 struct voice_rows {
     int fd;                  // nameless
     int64_t n;               // rows of the voice itself, L
+    int64_t window;          // rows made at once
     struct track track;      // cut or padded to whole frames
     const struct track *raw; // as given
     struct wav2vec2_stats *stats;
@@ -32,7 +34,6 @@ struct features {
     struct dev_arena *a;
     int layers, channels, n_speakers, frame_num;
     int64_t row_bytes, n_tail; // rows behind L
-    int64_t window;            // rows made at once
     bool mirror, published;
     struct voice_rows speaker[SPEC_SPEAKERS];
 };
@@ -102,14 +103,15 @@ static int64_t at_most(int64_t v, int64_t high) { return v < high ? v : high; }
 // Makes the window that holds row `at`, unless it is there.
 static int need_row(struct features *f, struct voice_rows *v, int64_t at, struct err *e)
 {
-    int64_t n_windows = (v->n + f->window - 1) / f->window, k = at < v->n ? at / f->window : n_windows;
-    if (!f->m || v->have[k]) return 0;
+    if (!f->m) return 0; // all rows were given
+    int64_t n_windows = (v->n + v->window - 1) / v->window, k = at < v->n ? at / v->window : n_windows;
+    if (v->have[k]) return 0;
     int rc;
     if (k == n_windows) { // the tail: as much voice before it as a window has
-        int64_t from = f->window < v->n ? v->n - f->window : 0, end = v->n + f->n_tail;
+        int64_t from = v->window < v->n ? v->n - v->window : 0, end = v->n + f->n_tail;
         rc = encode(f, v, end, from, end, v->n, end, e);
     } else {
-        int64_t keep = k * f->window, end = at_most(keep + f->window, v->n);
+        int64_t keep = k * v->window, end = at_most(keep + v->window, v->n);
         rc = encode(f, v, v->n, at_least(keep - FEATURES_CONTEXT, 0), at_most(end + FEATURES_CONTEXT, v->n), keep, end,
                     e);
     }
@@ -132,7 +134,6 @@ static struct features *features_new(struct dev_arena *a, const struct spec_rend
                            .frame_num = s->frame_num,
                            .row_bytes = (int64_t)layers * channels * (int64_t)sizeof(float),
                            .n_tail = at_least(end - s->n_frames + 3, 0),
-                           .window = s->n_frames > FEATURES_EXACT ? FEATURES_WINDOW : s->n_frames,
                            .mirror = s->tail == SPEC_TAIL_MIRROR || s->parity == SPEC_PARITY_PUBLISHED,
                            .published = s->parity == SPEC_PARITY_PUBLISHED};
     for (int p = 0; p < SPEC_SPEAKERS; p++) f->speaker[p].fd = -1;
@@ -147,10 +148,11 @@ int features_open(struct features **out, struct wav2vec2 *m, struct dev_arena *a
     f->m = m;
     for (int p = 0; p < f->n_speakers && rc == 0; p++) {
         struct voice_rows *v = &f->speaker[p];
-        v->n = s->n_frames;
+        v->n = f->published ? spec_frames_published(track[p].n_samples) : s->n_frames;
+        v->window = v->n > FEATURES_EXACT ? FEATURES_WINDOW : v->n;
         v->raw = &track[p];
         v->track = (struct track){.read = read_cut, .ctx = v, .n_samples = v->n * 640};
-        v->have = calloc((size_t)((v->n + f->window - 1) / f->window + 1), sizeof *v->have);
+        v->have = calloc((size_t)((v->n + v->window - 1) / v->window + 1), sizeof *v->have);
         BUG_IF(!v->have, "no memory for voice features");
         v->stats = wav2vec2_measure(m, a, f->published ? v->raw : &v->track);
         if ((v->fd = scratch_open(dir, "voice features", e)) < 0) rc = E_FATAL;

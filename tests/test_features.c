@@ -1,0 +1,189 @@
+// Voice features: which row stands for which frame, at both ends of a voice, in the default and as published.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "worker/features.h"
+
+enum { WINDOW = 5, LAYERS = 2, CHANNELS = 3 };
+
+static struct dev *d;
+static struct dev_arena *a;
+
+static int open_device(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    if (dev_open(&d, "ref", 1, &e) < 0) return -1;
+    a = dev_arena_new(d, "test", 0);
+    return 0;
+}
+
+static int close_device(void **state)
+{
+    (void)state;
+    dev_arena_free(&a);
+    dev_close(&d);
+    return 0;
+}
+
+static struct spec_render render(int64_t n_frames, int speakers, enum spec_parity parity)
+{
+    return (struct spec_render){.frame_num = 9,
+                                .motion_frame = 5,
+                                .n_frames = n_frames,
+                                .n_speakers = speakers,
+                                .tail = parity == SPEC_PARITY_PUBLISHED ? SPEC_TAIL_MIRROR : SPEC_TAIL_SILENCE,
+                                .parity = parity};
+}
+
+// The row that entry (j, o) of speaker p holds, when rows are filled with their own number.
+static int row_at(tensor windows, int p, int64_t j, int o)
+{
+    return (int)((float *)windows.data)[(((p * windows.shape[1] + j) * WINDOW + o) * LAYERS) * CHANNELS];
+}
+
+// Rows that hold their number: in the middle, before the beginning, past the end of a segment that is or is not last.
+static void mirrored_rows(void **state)
+{
+    (void)state;
+    enum { N1 = 17, N2 = 20 };
+    static float rows[2][N2 * LAYERS * CHANNELS];
+    const float *given[2] = {rows[0], rows[1]};
+    for (int i = 0; i < N2 * LAYERS * CHANNELS; i++) rows[0][i] = rows[1][i] = (float)(i / (LAYERS * CHANNELS));
+    struct spec_render s = render(N1, 2, SPEC_PARITY_PUBLISHED);
+    struct features *f = NULL;
+    struct err e = {0};
+    assert_int_equal(features_of_rows(&f, a, &s, LAYERS, CHANNELS, given, (int64_t[]){N1, N2}, "/tmp", &e), 0);
+    static const struct {
+        int64_t start;
+        bool last;
+    } segments[] = {{0, false}, {4, false}, {12, true}, {12, false}, {8, true}};
+    for (size_t k = 0; k < sizeof segments / sizeof *segments; k++) {
+        tensor w;
+        int64_t start = segments[k].start, end = start + s.frame_num;
+        assert_int_equal(features_windows(f, a, &w, start, WINDOW, segments[k].last, &e), 0);
+        for (int p = 0; p < 2; p++)
+            for (int64_t j = 0; j < s.frame_num; j++)
+                for (int o = 0; o < WINDOW; o++) {
+                    int n = p ? N2 : N1, at = (int)(start + j) + o - 2, want = at < 0 ? 0 : at;
+                    bool extended = segments[k].last && end >= n;
+                    int limit = extended ? (int)end + 3 : n; // the extended voice's length
+                    if (want >= limit) want = limit - 1;
+                    if (want >= n) want = 2 * n - 1 - want;
+                    assert_int_equal(row_at(w, p, j, o), want);
+                }
+        dev_arena_reset(a, 0);
+    }
+    features_close(&f);
+}
+
+// ---- with a voice encoder
+
+static const int64_t n_samples = 640 * 30 + 350;
+
+static void read_voice(void *ctx, float *dst, int64_t from, int64_t n)
+{
+    (void)ctx;
+    for (int64_t i = from; i < from + n; i++) {
+        uint32_t h = (uint32_t)i * 2654435761u;
+        h ^= h >> 15;
+        h *= 2246822519u;
+        dst[i - from] = i >= 0 && i < n_samples ? (float)(h >> 8) * 0x1p-24f - 0.5f : 0;
+    }
+}
+
+static struct wav2vec2 *open_voice(struct weights **w)
+{
+    struct err e = {0};
+    struct wav2vec2 *m = NULL;
+    assert_int_equal(weights_open(w, TEST_DIR "/golden/weights_wav2vec2.safetensors", &e), 0);
+    assert_int_equal(wav2vec2_new(&m, d, *w, weights_meta(*w, "config"), true, &e), 0);
+    return m;
+}
+
+// Frame 0's entry and others of a segment against rows [n, layers, dim].
+static void assert_rows(tensor windows, tensor rows, int64_t start, int64_t below)
+{
+    int64_t c = rows.shape[1] * rows.shape[2];
+    for (int64_t j = 0; j < windows.shape[1]; j++)
+        for (int64_t o = 0; o < WINDOW; o++) {
+            int64_t at = start + j + o - 2;
+            if (at < 0 || at >= below) continue;
+            const float *ours = (float *)windows.data + (j * WINDOW + o) * c, *want = (float *)rows.data + at * c;
+            for (int64_t i = 0; i < c; i++) assert_true(ours[i] == want[i]);
+        }
+}
+
+// A limit on the frames changes no row of the published program: it encodes the whole voice.
+static void published_rows_are_of_the_whole_voice(void **state)
+{
+    (void)state;
+    struct weights *w = NULL;
+    struct wav2vec2 *m = open_voice(&w);
+    struct track t = {.read = read_voice, .n_samples = n_samples};
+    struct err e = {0};
+    int64_t n = spec_frames_published(n_samples);
+    assert_int_equal(n, 30);
+    struct wav2vec2_stats *stats = wav2vec2_measure(m, a, &t);
+    tensor rows = dev_tensor(a, DT_F32, SHAPE(n, wav2vec2_layers(m), wav2vec2_dim(m))), windows;
+    wav2vec2_encode(m, a, rows, &t, stats, n, 0, n, NULL);
+    struct spec_render s = render(12, 1, SPEC_PARITY_PUBLISHED);
+    struct features *f = NULL;
+    assert_int_equal(features_open(&f, m, a, &s, &t, "/tmp", &e), 0);
+    assert_int_equal(features_windows(f, a, &windows, 4, WINDOW, true, &e), 0);
+    assert_rows(windows, rows, 4, n);
+    features_close(&f);
+    wav2vec2_stats_free(&stats);
+    wav2vec2_free(&m);
+    weights_free(&w);
+    dev_arena_reset(a, 0);
+}
+
+// By default the voice is cut to whole frames, silence behind it changes none of its rows, and what the last segment
+// hears past the end is that silence: not the last row again.
+static void silence_behind_a_voice(void **state)
+{
+    (void)state;
+    struct weights *w = NULL;
+    struct wav2vec2 *m = open_voice(&w);
+    enum { L = 30 };
+    struct track t = {.read = read_voice, .n_samples = n_samples}, cut = {.read = read_voice, .n_samples = L * 640};
+    struct err e = {0};
+    struct wav2vec2_stats *stats = wav2vec2_measure(m, a, &cut);
+    tensor rows = dev_tensor(a, DT_F32, SHAPE(L, wav2vec2_layers(m), wav2vec2_dim(m))), windows;
+    wav2vec2_encode(m, a, rows, &cut, stats, L, 0, L, NULL);
+    struct spec_render s = render(L, 1, SPEC_PARITY_NONE);
+    struct features *f = NULL;
+    assert_int_equal(features_open(&f, m, a, &s, &t, "/tmp", &e), 0);
+    int64_t start = 4 * (spec_segments(L, 9, 5, SPEC_STREAMING) - 1);
+    assert_int_equal(features_windows(f, a, &windows, start, WINDOW, true, &e), 0);
+    assert_rows(windows, rows, start, L);
+    assert_int_equal(start + 9 - 1 - L, 2); // the last frame lies two past the voice
+    const float *last = (float *)windows.data + 8 * WINDOW * rows.shape[1] * rows.shape[2];
+    size_t bytes = (size_t)(rows.shape[1] * rows.shape[2]) * sizeof(float);
+    const float *end = (float *)rows.data + (L - 1) * rows.shape[1] * rows.shape[2];
+    for (int o = 0; o < WINDOW; o++)
+        assert_int_not_equal(memcmp(last + o * rows.shape[1] * rows.shape[2], end, bytes), 0);
+    features_close(&f);
+    wav2vec2_stats_free(&stats);
+    wav2vec2_free(&m);
+    weights_free(&w);
+    dev_arena_reset(a, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(mirrored_rows),
+        cmocka_unit_test(published_rows_are_of_the_whole_voice),
+        cmocka_unit_test(silence_behind_a_voice),
+    };
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}
