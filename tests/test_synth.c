@@ -17,6 +17,8 @@
 #include "proto/model.h"
 #include "worker/models/clip.h"
 #include "worker/models/dit.h"
+#include "worker/models/umt5.h"
+#include "worker/models/unigram.h"
 #include "worker/models/vae.h"
 #include "worker/models/wav2vec2.h"
 #include "worker/synth/parts.h"
@@ -244,6 +246,36 @@ static void pictures_have_tokens(void **state)
     bench_close(&b);
 }
 
+static void prompts_become_context(void **state)
+{
+    (void)state;
+    struct bench b;
+    struct unigram *words = NULL;
+    struct weights *w = NULL;
+    struct umt5 *text = NULL;
+    char path[MODEL_PATH_MAX + 32];
+    int32_t ids[64];
+    int n = 0, n_lost = 0, n_unknown = 0;
+    bench_open(&b);
+    snprintf(path, sizeof path, "%s/tokenizer.json", b.model.tokenizer);
+    OK(unigram_open(&words, path, ep));
+    OK(unigram_encode(words, "A woman is talking to the camera, quietly.", ids, 64, &n, &n_lost, ep));
+    assert_int_equal(n_lost, 0);
+    assert_int_equal(ids[n - 1], 1);
+    for (int i = 0; i < n; i++) n_unknown += ids[i] == 3;
+    assert_int_equal(n_unknown, 0);
+    OK(weights_open(&w, b.model.text, ep));
+    OK(umt5_new(&text, b.dev, w, &(struct umt5_config){.n_heads = b.model.text_heads}, DT_F32, ep));
+    assert_true(unigram_size(words) <= umt5_vocab(text));
+    tensor out = dev_tensor(b.arena, DT_F32, SHAPE(n, umt5_dim(text)));
+    umt5_encode(text, b.arena, out, tensor_of(ids, DT_I32, SHAPE(n)), n, NULL);
+    expect_spread("context of a prompt", out, 0.5, 2);
+    umt5_free(&text);
+    weights_free(&w);
+    unigram_free(&words);
+    bench_close(&b);
+}
+
 static void read_sound(void *ctx, float *dst, int64_t from, int64_t n)
 {
     for (int64_t i = from; i < from + n; i++) dst[i - from] = i >= 0 && i < 16000 ? ((float *)ctx)[i] : 0;
@@ -411,6 +443,7 @@ int main(void)
         cmocka_unit_test(published_sizes_are_those_of_the_published_files),
         cmocka_unit_test(frames_move),
         cmocka_unit_test(pictures_have_tokens),
+        cmocka_unit_test(prompts_become_context),
         cmocka_unit_test(speech_has_features),
         cmocka_unit_test(velocity_follows_the_voice),
         cmocka_unit_test(sizes_and_dtypes_are_as_asked),
