@@ -5,13 +5,14 @@
 #include "worker/weights_main.h"
 
 #include "proto/base/opt.h"
+#include "worker/inspect/inspect.h"
 #include "worker/synth/synth.h"
 
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_NOT_WHOLE = 3, EXIT_INTERRUPTED = 130 };
 
 // ---- flags
 
@@ -119,17 +120,67 @@ static int synth_main(int argc, char **argv)
     return status;
 }
 
+// ---- inspect
+
+struct inspect_flags {
+    const char *path;
+    bool json, tensors, help;
+};
+
+#define AT(field) offsetof(struct inspect_flags, field)
+static const struct opt inspect_table[] = {
+    {"", OPT_TEXT, AT(path)},
+    {"json", OPT_FLAG, AT(json), .help = "for machines"},
+    {"tensors", OPT_FLAG, AT(tensors), .help = "every tensor's name, shape and dtype"},
+    {"help", OPT_FLAG, AT(help), .help = "this"},
+    {"h", OPT_FLAG, AT(help)},
+    {.key = NULL},
+};
+#undef AT
+
+static int inspect_run(const struct inspect_flags *f)
+{
+    json_t *tree = inspect_path(f->path, f->tensors);
+    bool whole = json_is_true(json_object_get(tree, "whole"));
+    if (f->json) {
+        json_dumpf(tree, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER);
+        putchar('\n');
+    } else
+        inspect_print(tree, stdout);
+    json_decref(tree);
+    return whole ? 0 : EXIT_NOT_WHOLE;
+}
+
+static int inspect_main(int argc, char **argv)
+{
+    struct inspect_flags f = {0};
+    struct arena a = {0};
+    struct err e = {0};
+    int rc = take_flags(inspect_table, &f, &a, argc, argv, &e), status = 0;
+    if (rc == 0 && !f.path && !f.help) rc = err_set(&e, E_INPUT, "name a file or a folder");
+    if (rc < 0)
+        status = usage(&e, "inspect");
+    else if (f.help) {
+        printf("longtake weights inspect PATH [flags]: what a file or a model folder holds, and what it lacks\n");
+        opt_help(inspect_table, stdout);
+    } else
+        status = inspect_run(&f);
+    arena_free(&a);
+    return status;
+}
+
 // ---- verbs
 
 int weights_main(int argc, char **argv)
 {
-    static const struct opt verbs[] = {{.key = "synth"}, {.key = NULL}};
+    static const struct opt verbs[] = {{.key = "synth"}, {.key = "inspect"}, {.key = NULL}};
     const char *verb = argc > 1 ? argv[1] : "";
     struct err e = {0};
     if (strcmp(verb, "synth") == 0) return synth_main(argc - 1, argv + 1);
+    if (strcmp(verb, "inspect") == 0) return inspect_main(argc - 1, argv + 1);
     if (*verb)
         opt_unknown(verbs, "verb", verb, &e);
     else
-        err_set(&e, E_INPUT, "name a verb: synth");
+        err_set(&e, E_INPUT, "name a verb: synth or inspect");
     return usage(&e, "");
 }

@@ -12,14 +12,14 @@
 
 void list_text(struct synth_list *l, const struct synth_sizes *s)
 {
-    int64_t d = s->text_dim, f = s->text_ffn;
+    int64_t d = s->text_dim, a = s->text_inner, f = s->text_ffn;
     list_add(l, (struct draw){0, 1.7f}, SHAPE(s->vocabulary, d), "token_embedding.weight");
     for (int i = 0; i < s->text_layers; i++) {
         list_gain(l, SHAPE(d), "blocks.%d.norm1.weight", i);
-        list_weight(l, 1 / sqrt((double)d / s->text_heads), SHAPE(d, d), "blocks.%d.attn.q", i);
-        list_weight(l, 1, SHAPE(d, d), "blocks.%d.attn.k", i);
-        list_weight(l, 1, SHAPE(d, d), "blocks.%d.attn.v", i);
-        list_weight(l, 1, SHAPE(d, d), "blocks.%d.attn.o", i);
+        list_weight(l, 1 / sqrt((double)a / s->text_heads), SHAPE(a, d), "blocks.%d.attn.q", i);
+        list_weight(l, 1, SHAPE(a, d), "blocks.%d.attn.k", i);
+        list_weight(l, 1, SHAPE(a, d), "blocks.%d.attn.v", i);
+        list_weight(l, 1, SHAPE(d, a), "blocks.%d.attn.o", i);
         list_gain(l, SHAPE(d), "blocks.%d.norm2.weight", i);
         list_weight(l, 1, SHAPE(f, d), "blocks.%d.ffn.gate.0", i);
         list_weight(l, 1, SHAPE(f, d), "blocks.%d.ffn.fc1", i);

@@ -11,7 +11,7 @@ struct synth_sizes {
     // adapter
     int64_t audio_inner, audio_dim, audio_tokens;
     // umT5
-    int64_t vocabulary, text_ffn, text_buckets;
+    int64_t vocabulary, text_inner, text_ffn, text_buckets; // text_inner: width of attention
     int text_layers, text_heads;
     // CLIP: tokens are 1 + (image / 14)^2
     int64_t clip_ffn, clip_out, clip_image;
