@@ -1,6 +1,6 @@
 // Convolutions by oneDNN, channels last; and the nearest upsampling as copies of rows.
 //
-// BF16 runs as BF16 where the CPU multiplies it, else as F32 on widened copies, as in linear_fast.c.
+// BF16 runs as BF16 where the CPU and the library can, else as F32 on widened copies, as in linear_fast.c.
 #include "kernels/cpu/fast.h"
 #include "kernels/cpu/ref.h"
 
@@ -8,16 +8,10 @@
 
 static void *weight_scratch(void *f, size_t bytes) { return fast_scratch(f, SCRATCH_W, bytes); }
 
-static void fast_conv(struct dev *d, tensor y, tensor x, tensor w, tensor b, struct conv c, enum act act)
+// The convolution in dtype t. As onednn_conv; a failure is the device's fault.
+static int conv_in(struct dev *d, enum dtype t, tensor y, tensor x, tensor w, tensor b, struct conv c, enum act act)
 {
     struct fast *f = fast_of(d);
-    if (tensor_count(y) == 0) return;
-    if (tensor_count(x) == 0 || tensor_count(w) == 0) {
-        f->ref.conv(d, y, x, w, b, c, act);
-        return;
-    }
-    bool half = f->isa == ISA_AVX512_BF16 && x.dtype == DT_BF16 && w.dtype == DT_BF16;
-    enum dtype t = half ? DT_BF16 : DT_F32;
     struct onednn_conv o = {
         .ci = x.shape[3], .co = y.shape[3], .groups = c.groups ? c.groups : 1, .dtype = t, .act = act};
     for (int i = 0; i < 3; i++) {
@@ -34,14 +28,25 @@ static void fast_conv(struct dev *d, tensor y, tensor x, tensor w, tensor b, str
     o.bias = fast_vector(d, b, SCRATCH_BIAS);
     o.y = y.dtype == t ? y.data : fast_scratch(f, SCRATCH_Y, (size_t)(tensor_count(y) * dtype_size(t)));
     int rc = onednn_conv(f->onednn, &o, weight_scratch, f, &why);
+    if (rc == 0) fast_spread(d, y, t, o.y);
     if (why) {
         char xs[96], ws[96];
         dev_fault(d, "conv %s by %s: %s", tensor_text(x, xs, sizeof xs), tensor_text(w, ws, sizeof ws), why);
     }
-    if (rc == -1)
-        f->ref.conv(d, y, x, w, b, c, act);
-    else if (rc == 0)
-        fast_spread(d, y, t, o.y);
+    return rc;
+}
+
+static void fast_conv(struct dev *d, tensor y, tensor x, tensor w, tensor b, struct conv c, enum act act)
+{
+    struct fast *f = fast_of(d);
+    if (tensor_count(y) == 0) return;
+    int rc = -1;
+    if (tensor_count(x) > 0 && tensor_count(w) > 0) {
+        bool half = f->isa == ISA_AVX512_BF16 && x.dtype == DT_BF16 && w.dtype == DT_BF16;
+        if (half) rc = conv_in(d, DT_BF16, y, x, w, b, c, act);
+        if (rc == -1) rc = conv_in(d, DT_F32, y, x, w, b, c, act);
+    }
+    if (rc == -1) f->ref.conv(d, y, x, w, b, c, act);
 }
 
 static void fast_upsample2(struct dev *d, tensor y, tensor x)

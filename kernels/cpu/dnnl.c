@@ -159,8 +159,8 @@ static int entry_make(struct onednn *o, struct entry *n, const_dnnl_op_desc_t op
     if (post) dnnl_post_ops_destroy(post);
     if (attr) dnnl_primitive_attr_destroy(attr);
     if (rc == dnnl_success) return 0;
-    entry_release(n);
-    return rc == dnnl_unimplemented ? -1 : -2;
+    entry_release(n); // unimplemented, or a generator that gave up: no way either way
+    return -1;
 }
 
 static int entry_run(struct onednn *o, struct entry *n, const void *x, const void *w, void *y, const float *bias)
@@ -174,7 +174,7 @@ static int entry_run(struct onednn *o, struct entry *n, const void *x, const voi
 
 static int told(int rc, const char **why)
 {
-    if (rc == -2) *why = "oneDNN refused or failed a primitive";
+    if (rc == -2) *why = "oneDNN failed to run a primitive";
     return rc;
 }
 
