@@ -1,0 +1,175 @@
+// Sharded weights.
+//
+//   share of rank q: bytes [q, q+1) run / P of every block   --all gather-->  slot i % 2: a whole run, tensors as views
+//
+// Two slots suffice because use is in order: while block i is computed from one, block i+1 arrives in the other, which
+// was given back before i was taken. After the last block the first of the next pass is fetched.
+//
+// The trap: blocks may be an odd number, or a pass may be cut short, so a slot is not known by the block's parity; each
+// slot remembers which block it holds. A block that was not foreseen is fetched when taken, at the price of a wait.
+#include "parallel/shard.h"
+
+#include "kernels/ops.h"
+
+#include <stdlib.h>
+
+enum { TENSOR_ALIGN = 256 };
+
+struct slot {
+    tensor bytes;
+    int block; // held or arriving; -1: none
+    bool taken;
+    struct comm_ticket *arriving;
+    tensor *views; // [n_tensors]
+};
+
+struct shard {
+    struct dev *dev;
+    struct comm *comm;
+    struct shard_for f;
+    int64_t run, share; // bytes
+    int64_t *offset;    // [n_tensors]
+    tensor own;         // U8 [n_blocks, share]
+    struct slot slot[2];
+};
+
+static int64_t align(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+static int64_t bytes_of(const struct shard_tensor *t)
+{
+    int64_t n = dtype_size(t->dtype);
+    for (int i = 0; i < t->n; i++) n *= t->shape[i];
+    return n;
+}
+
+// Views of all tensors into a run.
+static void view(const struct shard *s, tensor *views, tensor run)
+{
+    for (int i = 0; i < s->f.n_tensors; i++) {
+        const struct shard_tensor *t = &s->f.tensors[i];
+        views[i] = tensor_of(run.data ? (char *)run.data + s->offset[i] : NULL, t->dtype, t->n, t->shape);
+    }
+}
+
+// This rank's share of one block, through `host`.
+static int read_share(struct shard *s, int block, char *host, struct err *e)
+{
+    int64_t from = s->share * comm_rank(s->comm), to = from + s->share;
+    for (int i = 0; i < s->f.n_tensors; i++) {
+        int64_t start = s->offset[i], end = start + bytes_of(&s->f.tensors[i]);
+        int64_t lo = start > from ? start : from, hi = end < to ? end : to;
+        if (lo >= hi) continue;
+        int rc = s->f.read(s->f.ctx, block, i, lo - start, hi - start, host + (lo - from), e);
+        if (rc < 0) return rc;
+    }
+    dev_upload(s->dev, tensor_at(s->own, block), host, DT_U8);
+    return 0;
+}
+
+static int read_all(struct shard *s, struct err *e)
+{
+    char *host = calloc(1, (size_t)s->share); // gaps between tensors stay zero
+    int rc = host ? 0 : err_set(e, E_FATAL, "no memory for %lld bytes of a block", (long long)s->share);
+    for (int b = 0; b < s->f.n_blocks && rc == 0; b++) rc = read_share(s, b, host, e);
+    free(host);
+    return rc;
+}
+
+static int allocate(struct shard *s, struct dev_arena *a, struct err *e)
+{
+    int n = s->f.n_tensors;
+    s->offset = calloc((size_t)n, sizeof *s->offset);
+    for (int i = 0; i < 2; i++) {
+        s->slot[i].block = -1;
+        s->slot[i].views = calloc((size_t)n, sizeof(tensor));
+        if (!s->slot[i].views || !s->offset) return err_set(e, E_FATAL, "no memory for %d tensors", n);
+    }
+    for (int i = 0; i < n; i++) {
+        s->offset[i] = s->run;
+        s->run = align(s->run + bytes_of(&s->f.tensors[i]), TENSOR_ALIGN);
+    }
+    s->run = align(s->run, (int64_t)TENSOR_ALIGN * comm_size(s->comm));
+    s->share = s->run / comm_size(s->comm);
+    s->own = dev_tensor(a, DT_U8, SHAPE(s->f.n_blocks, s->share));
+    for (int i = 0; i < 2 && comm_size(s->comm) > 1; i++) {
+        s->slot[i].bytes = dev_tensor(a, DT_U8, SHAPE(s->run));
+        view(s, s->slot[i].views, s->slot[i].bytes);
+    }
+    return dev_sync(s->dev, e);
+}
+
+int shard_open(struct shard **out, struct dev_arena *a, struct comm *group, const struct shard_for *f, struct err *e)
+{
+    BUG_IF(f->n_blocks < 1 || f->n_tensors < 1, "%d blocks of %d tensors", f->n_blocks, f->n_tensors);
+    struct shard *s = calloc(1, sizeof *s);
+    BUG_IF(!s, "no memory for sharded weights");
+    s->dev = dev_arena_dev(a);
+    s->f = *f;
+    int rc = comm_split(group, &s->comm, 0, comm_rank(group), e);
+    if (rc == 0) {
+        rc = allocate(s, a, e);
+        if (rc == 0) rc = read_all(s, e);
+        rc = comm_agree(s->comm, rc, NULL, e);
+    }
+    if (rc < 0)
+        shard_close(&s);
+    else
+        *out = s;
+    return rc;
+}
+
+void shard_close(struct shard **ps)
+{
+    struct shard *s = *ps;
+    if (!s) return;
+    for (int i = 0; i < 2; i++) {
+        comm_wait(&s->slot[i].arriving);
+        free(s->slot[i].views);
+    }
+    comm_close(&s->comm);
+    free(s->offset);
+    free(s);
+    *ps = NULL;
+}
+
+static struct slot *slot_of(struct shard *s, int block)
+{
+    return s->slot[0].block == block ? &s->slot[0] : s->slot[1].block == block ? &s->slot[1] : NULL;
+}
+
+static struct slot *start(struct shard *s, int block)
+{
+    struct slot *to = s->slot[0].taken ? &s->slot[1] : &s->slot[0];
+    BUG_IF(to->taken, "block %d while two others are in use", block);
+    comm_wait(&to->arriving);
+    to->block = block;
+    if (comm_size(s->comm) == 1)
+        view(s, to->views, tensor_at(s->own, block));
+    else
+        to->arriving = comm_start_all_gather(s->comm, to->bytes.data, tensor_at(s->own, block).data, s->share);
+    return to;
+}
+
+const tensor *shard_take(struct shard *s, int block)
+{
+    BUG_IF(block < 0 || block >= s->f.n_blocks || s->slot[0].taken || s->slot[1].taken,
+           "block %d of %d, with one still in use", block, s->f.n_blocks);
+    struct slot *here = slot_of(s, block);
+    if (!here) here = start(s, block);
+    comm_wait(&here->arriving);
+    here->taken = true;
+    int next = (block + 1) % s->f.n_blocks;
+    if (!slot_of(s, next)) start(s, next);
+    return here->views;
+}
+
+void shard_give(struct shard *s, int block)
+{
+    struct slot *here = slot_of(s, block);
+    BUG_IF(!here || !here->taken, "block %d is not in use", block);
+    here->taken = false;
+}
+
+int64_t shard_block_bytes(const struct shard *s) { return s->run; }
+int64_t shard_own_bytes(const struct shard *s) { return s->share * s->f.n_blocks; }
+struct comm *shard_comm(const struct shard *s) { return s->comm; }
