@@ -316,7 +316,7 @@ static void map_put(struct map *m, const char *key, const char *replacement)
     uint32_t value = map_block(m, at);
     m->unit[at] |= 1u << 8;
     m->unit[value] = (uint32_t)m->n_replacement;
-    strcpy(m->replacement + m->n_replacement, replacement);
+    memcpy(m->replacement + m->n_replacement, replacement, strlen(replacement) + 1);
     m->n_replacement += strlen(replacement) + 1;
 }
 
@@ -344,7 +344,7 @@ static char *map_json(const struct map *m, uint32_t trie_bytes)
     char *json = calloc(2 * n + 128, 1);
     size_t begin_at = (size_t)sprintf(json, "{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"");
     base64(json + begin_at, blob, n);
-    strcat(json, "\"}");
+    sprintf(json + strlen(json), "\"}");
     free(blob);
     return json;
 }
@@ -383,7 +383,7 @@ static void character_map(void **state)
     GIVES(u, "X\u0323\u0323\u0301", MA, UNK, B); // six bytes or more: each by itself
     unigram_free(&u);
     // offsets that point outside, into the middle of a character, or on and on
-    strcpy(m->replacement, "\u65e5");
+    memcpy(m->replacement, "\u65e5", sizeof "\u65e5");
     m->n_replacement = 2;
     u = open_map(m);
     GIVES(u, "X Z", M, UNK, M, UNK);
@@ -486,9 +486,8 @@ static void wrong_texts(void **state)
         sprintf(grow + strlen(grow), "%s{\"type\":\"Replace\",\"pattern\":{\"String\":\"b\"},\"content\":\"",
                 i ? "," : "");
         memset(grow + strlen(grow), 'b', 64);
-        strcat(grow, "\"}");
+        sprintf(grow + strlen(grow), "\"}%s", i < 15 ? "" : "]}");
     }
-    strcat(grow, "]}");
     u = RECIPE(.normalizer = grow);
     struct err e = {0};
     assert_int_equal(unigram_encode(u, "b", ids, 8, &n, &n_lost, &e), E_INPUT);
@@ -512,7 +511,7 @@ static void damaged_files(void **state)
     size_t n = strlen(text);
     int n_read = 0;
     for (int round = 0; round < 2000; round++) {
-        memcpy(damaged, text, n);
+        memcpy(damaged, text, n + 1);
         for (int k = 0; k <= round % 4; k++) {
             seed = seed * 6364136223846793005u + 1442695040888963407u;
             damaged[(seed >> 33) % n] = (char)(round % 3 ? "09{}[],:\"aA/+\\"[(seed >> 20) % 14] : (char)(seed >> 24));

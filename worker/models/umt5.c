@@ -137,7 +137,10 @@ int umt5_new(struct umt5 **out, struct dev *d, const struct weights *w, const st
     derive_sizes(&l, m);
     load_embedding(&l, m);
     m->block = calloc((size_t)m->n_layers + 1, sizeof *m->block);
-    if (!m->block && l.rc == 0) l.rc = err_set(e, E_FATAL, "no memory for %d blocks", m->n_layers);
+    if (!m->block) {
+        err_set(e, E_FATAL, "no memory for %d blocks", m->n_layers);
+        l.rc = E_FATAL;
+    }
     for (int i = 0; i < m->n_layers && l.rc == 0; i++) load_block(&l, m, &m->block[i], i);
     m->norm = load_vector(&l, m->dim, "norm.weight");
     if (l.rc == 0) l.rc = dev_sync(d, e);
