@@ -1,0 +1,186 @@
+"""Draws and encodes the clips that the transformer learns from: `make_clips.py COUNT`.
+
+Each clip keeps, as normalised latents in f16: the clip itself; what y holds of its reference (the first five latents; the
+grey rest is the same for all); and what its context looks like after some generations: decoded and encoded again,
+coloured, blurred, noisy, or drawn with other colours. The clean clip stays the target, so that the way out of a spoilt
+context is to look at the reference.
+
+Two clips in three go on from nine frames; the reference is the neutral portrait or any other frame, mostly with a closed
+mouth. The others begin at their reference: the portrait, out of which the motion grows.
+
+Shards of 250 clips, each from its own seed; a shard made with other VAE or voice weights is made again. Features are kept
+for each unit of speech, half of them as if recorded.
+"""
+import os
+import sys
+
+import numpy as np
+import torch
+
+import clips
+import face
+import motion
+import run
+import sound
+from config import CONTEXT, FRAMES, SEED_FACE, SEED_SPEECH, VOICE, state_path
+from train_vae import bank, fast
+from train_voice import POOL, units
+from vae import vae_new
+from voice import voice_new
+
+SHARD, UNITS, FACES = 250, 1500, SEED_FACE + (1 << 24)
+Y_LATENTS = 5
+
+
+def net_of(state, net, prefix=""):
+    """The slow weights of a stage."""
+    net.load_state_dict({k[len(prefix):]: v for k, v in state["slow"]["value"].items() if k.startswith(prefix)})
+    return net.eval().requires_grad_(False)
+
+
+def voice_of():
+    return net_of(run.load("voice.pt"), voice_new(), "net.")
+
+
+def vae_of():
+    return net_of(run.load("vae.pt"), vae_new())
+
+
+def version():
+    """Changes with the weights that clips are made with (the decoder alone may go on)."""
+    voice, vae = run.load("voice.pt"), run.load("vae.pt")
+    return "%d-%.6g" % (voice["step"], float(sum(v.double().abs().sum() for k, v in vae["slow"]["value"].items()
+                                                 if k.startswith(("encoder.", "conv1.")))))
+
+
+def encode(vae, frames):
+    """u8 [n, t, h, w, 3] or f32 in -1..1 to raw means [n, T, h/8, w/8, 16]."""
+    x = clips.pixels(frames) if frames.dtype == np.uint8 else frames
+    with fast(), torch.no_grad():
+        return vae.encode(x)[0].float()
+
+
+def statistics(vae, train):
+    """Mean and deviation of each latent channel over 96 clips."""
+    rng = np.random.default_rng(11)
+    z = torch.cat([encode(vae, np.stack([clips.clip(train, FACES - 1000 + i * 4 + k, rng, FRAMES)[0] for k in range(4)])).flatten(0, 3)
+                   for i in range(24)])
+    return z.mean(0), z.std(0)
+
+
+def spoil(frames, rng):
+    """f32 [t, h, w, 3] in -1..1: colours, sharpness and noise as a long chain would leave them."""
+    x = frames
+    if rng.random() < 0.7:
+        gain, shift = rng.normal(1, 0.06, 3), rng.normal(0, 0.06, 3)
+        x = x * torch.tensor(gain, dtype=torch.float32) + torch.tensor(shift, dtype=torch.float32)
+    if rng.random() < 0.5:
+        k = rng.uniform(0.1, 0.3)
+        for d in (1, 2):
+            x = (1 - 2 * k) * x + k * (x.roll(1, d) + x.roll(-1, d))
+    if rng.random() < 0.5:
+        x = x + torch.randn_like(x) * rng.uniform(0.005, 0.05)
+    return x.clamp(-1, 1)
+
+
+def other_colours(f, seed):
+    """The same head with some colours and details of another."""
+    g, rng, out = face.face_new(seed), np.random.default_rng(seed), dict(f)
+    for key in ("hair", "shirt", "iris", "lip", "skin", "back", "back2"):
+        if rng.random() < 0.35:
+            out[key] = tuple(np.clip(np.array(f[key]) + 0.35 * (np.array(g[key]) - np.array(f[key])), 0, 1))
+    for key in ("eye_r", "brow_w", "eye_x", "rx"):
+        if rng.random() < 0.3:
+            out[key] = 0.5 * (f[key] + g[key])
+    return out
+
+
+def draw(train, seed, rng):
+    """One clip: dict of frames, reference, context frames, unit, start, boxes, whether it goes on."""
+    u, start, p = clips.track(train, rng)
+    u, f = u % UNITS, face.face_new(seed)
+    if rng.random() < 0.15:
+        start = 0
+    p = motion.poses(int(rng.integers(1 << 30)), train["M"][u], train["L"][u], train["T"][u])
+    going, closed = rng.random() < 0.65, rng.random() < 0.7
+    q, rest = p[start:start + FRAMES].copy(), np.array(face.REST_POSE)
+    if going:
+        r = rest.copy()
+        if rng.random() < 0.5:
+            r = p[int(rng.integers(len(p)))].copy()
+            r[3] = 0
+            if closed:
+                r[:3] = rest[:3]
+    else:
+        if rng.random() < 0.75:
+            grow = np.clip(np.arange(FRAMES) / 12, 0, 1)[:, None]
+            q[:, 4:] = rest[4:] + grow * (q[:, 4:] - rest[4:])
+        q[0, 3] = 0
+        if closed:
+            q[0, :3] = rest[:3]
+        r = q[0]
+    frames = face.portrait(f, q)
+    other = face.portrait(other_colours(f, seed + 5), q[:CONTEXT]) if rng.random() < 0.4 else frames[:CONTEXT]
+    return dict(frames=frames, reference=face.portrait(f, r[None]), context=other, unit=u, start=start, going=going, boxes=face.boxes(f))
+
+
+def make_shard(vae, train, mean, std, k):
+    rng = np.random.default_rng([13, k])
+    torch.manual_seed(13 + k)
+    normal = lambda z: ((z - mean) / std).half()
+    out = {n: [] for n in ("z", "y", "c", "unit", "start", "going", "boxes")}
+    for first in range(0, SHARD, 5):
+        drawn = [draw(train, FACES + k * SHARD + first + i, rng) for i in range(5)]
+        z = encode(vae, np.stack([d["frames"] for d in drawn]))
+        ref = clips.pixels(np.stack([d["reference"] for d in drawn]))
+        y = encode(vae, torch.cat([ref, torch.zeros(5, 4 * (Y_LATENTS - 1), *ref.shape[2:])], 1))
+        context = clips.pixels(np.stack([d["context"] for d in drawn]))
+        again = rng.random(5) < 0.6
+        if again.any():
+            at = torch.from_numpy(np.flatnonzero(again))
+            with fast(), torch.no_grad():
+                c = encode(vae, context[at])
+                context[at] = vae.decode(c + torch.randn_like(c) * std * float(rng.uniform(0, 0.3))).float().clamp(-1, 1)
+        context = torch.stack([spoil(x, rng) for x in context])
+        out["z"].append(normal(z))
+        out["y"].append(normal(y))
+        out["c"].append(normal(encode(vae, context)))
+        for d in drawn:
+            for n in ("unit", "start", "going", "boxes"):
+                out[n].append(d[n])
+    part = {n: torch.cat(out[n]) for n in "zyc"}
+    part.update({n: torch.tensor(np.array(out[n])) for n in ("unit", "start", "going", "boxes")})
+    return part
+
+
+@torch.no_grad()
+def features(voice):
+    """f16 [UNITS, 128, layers x hidden]; the second half of the units sounds recorded."""
+    z = units("speech", SEED_SPEECH, POOL, False)["W"][:UNITS]
+    gen, rows = torch.Generator().manual_seed(17), []
+    for i in range(0, UNITS, 10):
+        wave = torch.from_numpy(z[i:i + 10].astype(np.float32) / 32767)
+        rows.append(voice(sound.record(wave, gen) if i >= UNITS // 2 else wave).flatten(2).half())
+    return torch.cat(rows)
+
+
+def main(count):
+    want, train = version(), bank("train")
+    vae = vae_of()
+    base = run.load("cache/base.pt")
+    if not base or base["version"] != want:
+        mean, std = statistics(vae, train)
+        grey = encode(vae, torch.zeros(1, FRAMES, 96, 96, 3))[0]
+        base = dict(version=want, mean=mean, std=std, grey=((grey - mean) / std).half(), features=features(voice_of()))
+        run.save("cache/base.pt", **base)
+        print("features", tuple(base["features"].shape), "latent sd %.2f..%.2f" % (std.min(), std.max()), flush=True)
+    for k in range((count + SHARD - 1) // SHARD):
+        name = "cache/clips%03d.pt" % k
+        old = run.load(name)
+        if not old or old["version"] != want:
+            run.save(name, version=want, **make_shard(vae, train, base["mean"], base["std"], k))
+            print("clips", (k + 1) * SHARD, flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
