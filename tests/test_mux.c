@@ -12,6 +12,7 @@
 
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -343,6 +344,43 @@ static void bytes_depend_on_pixels_alone(void **state)
     free(first);
 }
 
+// Stripes in a narrow picture, eight segments, with memory that is handed out filled with one byte or another.
+static void bytes_do_not_depend_on_what_lay_in_memory(void **state)
+{
+    (void)state;
+    enum { NARROW = 64, N_FRAMES = 96 };
+    static uint8_t yuv[NARROW * NARROW * 3 / 2];
+    uint8_t *first = NULL;
+    size_t n_first = 0;
+    for (int filling = 0; filling < 4; filling++) {
+        struct err e = {0};
+        struct mux *m = NULL;
+        struct mux_options o = {
+            .path = in_folder("growing.mp4"), .w = NARROW, .h = NARROW, .crf = 18, .n_frames = N_FRAMES};
+        mallopt(M_PERTURB, filling * 80);
+        if (mux_open(&m, &o, &e) < 0) fail_msg("%s", e.text);
+        for (int i = 0; i < N_FRAMES; i++) {
+            for (int k = 0; k < NARROW * NARROW; k++) yuv[k] = i >> (15 - k % NARROW / 4) & 1 ? 220 : 30;
+            memset(yuv + NARROW * NARROW, 128, NARROW * NARROW / 2);
+            assert_int_equal(mux_push(m, i, 1, yuv, &e), 0);
+            if (i % 12 == 11) assert_int_equal(mux_end_segment(m, &e), 0);
+        }
+        if (mux_finish(m, in_folder("narrow.mp4"), &e) < 0) fail_msg("%s", e.text);
+        size_t n;
+        uint8_t *d = file_read(in_folder("narrow.mp4"), &n);
+        if (filling) {
+            assert_int_equal(n, n_first);
+            assert_memory_equal(d, first, n);
+            free(d);
+        } else {
+            first = d;
+            n_first = n;
+        }
+    }
+    mallopt(M_PERTURB, 0);
+    free(first);
+}
+
 static void replays_are_harmless_and_gaps_are_not(void **state)
 {
     (void)state;
@@ -420,6 +458,7 @@ int main(void)
         cmocka_unit_test(counts_are_exact),
         cmocka_unit_test(cut_files_play),
         cmocka_unit_test(bytes_depend_on_pixels_alone),
+        cmocka_unit_test(bytes_do_not_depend_on_what_lay_in_memory),
         cmocka_unit_test(replays_are_harmless_and_gaps_are_not),
         cmocka_unit_test(aborts_leave_what_is_asked),
         cmocka_unit_test(bad_options_are_sentences),
