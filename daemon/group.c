@@ -1,0 +1,260 @@
+// Starting, hearing and burying a worker.
+//
+// What is told of its death is put together from all that is known: how the process ended, its last words (BYE, or the
+// last line of its log), and nothing that is not known. Its place in the job is the dispatcher's to add.
+//
+// The socket's path must be short (a Unix socket's name has 108 bytes), so its folder lies in /tmp or XDG_RUNTIME_DIR,
+// not beside the output.
+#include "daemon/group.h"
+
+#include "proto/base/clock.h"
+#include "proto/base/log.h"
+#include "proto/chan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { HELLO_MS = 60000, SILENCE_MS = 3000, STALL_MS = 3600000, ARGS_MAX = 64, FOLDER_MAX = 80 };
+
+struct group {
+    struct group_options o; // strings are gone; times hold
+    struct loop_child *child;
+    struct chan *chan;
+    struct loop_watch *watch;
+    char folder[FOLDER_MAX + 32], socket[FOLDER_MAX + 64], log[4200];
+    struct chan_peer peer;
+    bool has_peer, said_bye;
+    struct msg_hello hello;
+    char bye[256];
+    int64_t started_ms, heard_ms, progress_ms;
+    uint64_t progress;
+};
+
+// ---- starting
+
+static int socket_open(struct group *g, struct loop *l, struct err *e)
+{
+    const char *base = getenv("XDG_RUNTIME_DIR");
+    char endpoint[FOLDER_MAX + 80];
+    if (!base || strlen(base) > FOLDER_MAX || access(base, W_OK) < 0) base = "/tmp";
+    snprintf(g->folder, sizeof g->folder, "%s/longtake-XXXXXX", base);
+    if (!mkdtemp(g->folder)) { // mode 0700
+        int why = errno;
+        g->folder[0] = 0;
+        return err_set(e, E_FATAL, "cannot make a folder in %s for the worker's socket: %s", base, strerror(why));
+    }
+    snprintf(g->socket, sizeof g->socket, "%s/socket", g->folder);
+    snprintf(endpoint, sizeof endpoint, "ipc://%s", g->socket);
+    int rc = chan_bind(&g->chan, endpoint, e);
+    if (rc >= 0) g->watch = loop_watch(l, chan_fd(g->chan));
+    return rc;
+}
+
+struct arguments {
+    struct arena arena;
+    char *v[ARGS_MAX];
+    int n;
+};
+
+static void add(struct arguments *a, const char *flag, const char *value)
+{
+    BUG_IF(a->n + 3 > ARGS_MAX, "too many arguments for a worker");
+    a->v[a->n++] = (char *)flag;
+    if (value) a->v[a->n++] = arena_strdup(&a->arena, value);
+}
+
+static void arguments_of(struct arguments *a, const struct group *g, const struct group_options *o)
+{
+    const struct spec *s = o->spec;
+    add(a, o->worker, NULL);
+    add(a, "--connect", arena_printf(&a->arena, "ipc://%s", g->socket));
+    add(a, "--model", o->model);
+    if (s->dit) add(a, "--dit", s->dit);
+    if (s->adapter) add(a, "--adapter", s->adapter);
+    if (s->voice) add(a, "--voice", s->voice);
+    add(a, "--speakers", arena_printf(&a->arena, "%d", s->n_speakers));
+    add(a, "--dtype", s->dtype ? "bf16" : "f32");
+    if (s->threads) add(a, "--threads", arena_printf(&a->arena, "%d", s->threads));
+    for (int i = 0; i < s->n_lora; i++) {
+        add(a, "--lora", s->lora[i]);
+        add(a, "--lora-scale", arena_printf(&a->arena, "%.17g", s->lora_scale[i]));
+    }
+    if (s->r.parity == SPEC_PARITY_PUBLISHED) add(a, "--parity", "published");
+    add(a, "--cache", o->cache);
+    add(a, "--device", "cpu");
+}
+
+static int process_start(struct group *g, struct loop *l, const struct group_options *o, struct err *e)
+{
+    struct arguments a = {0};
+    if (access(o->worker, X_OK) < 0)
+        return err_set(e, E_FATAL, "the worker program %s cannot be run: %s; install it beside longtake", o->worker,
+                       strerror(errno));
+    snprintf(g->log, sizeof g->log, "%s", o->log);
+    int log = open(o->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (log < 0) return err_set(e, E_FATAL, "cannot write the worker's log %s: %s", o->log, strerror(errno));
+    arguments_of(&a, g, o);
+    int rc = loop_spawn(&g->child, l, a.v, log, e);
+    close(log);
+    arena_free(&a.arena);
+    return rc;
+}
+
+int group_start(struct group **out, struct loop *l, const struct group_options *o, struct err *e)
+{
+    struct group *g = calloc(1, sizeof *g);
+    BUG_IF(!g, "no memory for a group");
+    g->o = *o;
+    if (!g->o.hello_ms) g->o.hello_ms = HELLO_MS;
+    if (!g->o.silence_ms) g->o.silence_ms = SILENCE_MS;
+    if (!g->o.stall_ms) g->o.stall_ms = STALL_MS;
+    g->started_ms = g->heard_ms = g->progress_ms = clock_ms();
+    int rc = socket_open(g, l, e);
+    if (rc >= 0) rc = process_start(g, l, o, e);
+    if (rc < 0) {
+        group_end(&g);
+        return rc;
+    }
+    log_debug("group.start", "pid=%d socket=%s", (int)loop_child_pid(g->child), g->socket);
+    *out = g;
+    return 0;
+}
+
+void group_end(struct group **pg)
+{
+    struct group *g = *pg;
+    if (!g) return;
+    loop_child_kill(&g->child);
+    loop_unwatch(&g->watch);
+    chan_close(&g->chan);
+    if (g->folder[0]) {
+        unlink(g->socket);
+        rmdir(g->folder);
+    }
+    free(g);
+    *pg = NULL;
+}
+
+// ---- hearing
+
+static void note(struct group *g, const struct msg *m)
+{
+    int64_t now = clock_ms();
+    g->heard_ms = now;
+    bool on = m->kind != MSG_BEAT || m->beat.progress != g->progress;
+    if (on) g->progress_ms = now;
+    switch (m->kind) {
+    case MSG_HELLO:
+        g->hello = m->hello;
+        break;
+    case MSG_BEAT:
+        g->progress = m->beat.progress;
+        break;
+    case MSG_BYE:
+        g->said_bye = true;
+        snprintf(g->bye, sizeof g->bye, "%s", m->bye);
+        break;
+    default:
+        break;
+    }
+}
+
+static bool same_peer(const struct chan_peer *a, const struct chan_peer *b)
+{
+    return a->n == b->n && memcmp(a->id, b->id, (size_t)a->n) == 0;
+}
+
+int group_recv(struct group *g, struct msg *m)
+{
+    for (;;) {
+        struct chan_peer from;
+        struct err e = {0};
+        int rc = chan_recv(g->chan, m, &from, &e);
+        if (rc == 0) return 0;
+        if (rc == E_INPUT) {
+            log_warn("group.dropped", "text=\"%s\"", e.text);
+            continue;
+        }
+        if (rc < 0) return 0; // the channel broke; the silence that follows tells
+        if (!g->has_peer && m->kind == MSG_HELLO) {
+            g->peer = from;
+            g->has_peer = true;
+        }
+        if (!g->has_peer || !same_peer(&g->peer, &from)) {
+            log_warn("group.stranger", "kind=%s", msg_name(m->kind));
+            continue;
+        }
+        note(g, m);
+        return 1;
+    }
+}
+
+int group_send(struct group *g, const struct msg *m, struct err *e)
+{
+    if (!g->has_peer) return err_set(e, E_BUSY, "the worker has not called yet");
+    int rc = chan_send(g->chan, &g->peer, m, e);
+    return rc == E_LOST ? E_BUSY : rc; // it has closed its end: why, is known when its process has ended
+}
+
+bool group_is_up(const struct group *g) { return g->has_peer && !g->said_bye && !loop_child_end(g->child).ended; }
+
+bool group_has_ended(const struct group *g) { return loop_child_end(g->child).ended; }
+
+const struct msg_hello *group_hello(const struct group *g) { return &g->hello; }
+
+// ---- burying
+
+// The last line of its log, without what could disturb a terminal.
+static void last_line(const char *path, char *to, size_t n)
+{
+    char text[1024];
+    to[0] = 0;
+    FILE *f = fopen(path, "r");
+    if (!f) return;
+    if (fseek(f, -(long)sizeof text + 1, SEEK_END) < 0) rewind(f);
+    size_t got = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    while (got > 0 && (text[got - 1] == '\n' || text[got - 1] == ' ')) got--;
+    text[got] = 0;
+    const char *line = strrchr(text, '\n');
+    snprintf(to, n, "%.300s", line ? line + 1 : text);
+    for (char *c = to; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 127) *c = ' ';
+}
+
+static int tell_end(const struct group *g, struct loop_child_end end, struct err *e)
+{
+    char said[384];
+    if (g->said_bye)
+        snprintf(said, sizeof said, "%s", g->bye);
+    else
+        last_line(g->log, said, sizeof said);
+    const char *sep = said[0] ? "; its last words: " : "";
+    if (end.signal == SIGKILL)
+        return err_set(e, E_LOST,
+                       "the worker was killed (signal 9); if nobody did that, the machine ran out of memory%s%s", sep,
+                       said);
+    if (end.signal) return err_set(e, E_LOST, "the worker crashed (%s)%s%s", strsignal(end.signal), sep, said);
+    return err_set(e, E_LOST, "the worker ended (status %d)%s%s", end.status, sep, said);
+}
+
+int group_check(struct group *g, struct err *e)
+{
+    int64_t now = clock_ms();
+    struct loop_child_end end = loop_child_end(g->child);
+    if (end.ended) return tell_end(g, end, e);
+    if (!g->has_peer && now - g->started_ms > g->o.hello_ms)
+        return err_set(e, E_LOST, "the worker did not call within %.1f s of its start", (double)g->o.hello_ms / 1000);
+    if (g->has_peer && now - g->heard_ms > g->o.silence_ms)
+        return err_set(e, E_LOST, "the worker has been silent for %.1f s and was ended",
+                       (double)(now - g->heard_ms) / 1000);
+    if (g->has_peer && now - g->progress_ms > g->o.stall_ms)
+        return err_set(e, E_LOST, "the worker has not got on for %.1f s and was ended",
+                       (double)(now - g->progress_ms) / 1000);
+    return 0;
+}

@@ -1,0 +1,44 @@
+// One worker group: its processes, its channel, and what it last said.
+//
+// Life: group_start (a socket in a private folder, the worker as a session of its own), group_recv and group_send,
+// group_end. Nobody connects to the socket but who may enter the folder, and only the first to say HELLO is heard.
+#ifndef DAEMON_GROUP_H
+#define DAEMON_GROUP_H
+
+#include "daemon/loop.h"
+#include "proto/msg.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct group;
+
+struct group_options {
+    const char *worker;      // the program
+    const struct spec *spec; // what decides its model set: parts, LoRAs, dtype, threads, speakers
+    const char *model;       // folder
+    const char *log;         // file for its output, made anew
+    const char *cache;       // folder for its working files
+    int64_t hello_ms;        // patience until HELLO; 0: a minute
+    int64_t silence_ms;      // until it counts as lost; 0: three seconds
+    int64_t stall_ms;        // without progress; 0: an hour
+};
+
+// E_FATAL names what cannot be started.
+int group_start(struct group **out, struct loop *l, const struct group_options *o, struct err *e);
+// Ends the session at once, removes the socket's folder, frees.
+void group_end(struct group **g);
+
+// The next message of the group: 1, 0 when there is none. HELLO, BEAT and BYE are also kept here; what does not parse
+// is logged and passed over. *m is valid until the next call.
+int group_recv(struct group *g, struct msg *m);
+// 0, or E_BUSY: its queue is full, or it is gone and group_check will say so.
+int group_send(struct group *g, const struct msg *m, struct err *e);
+
+bool group_is_up(const struct group *g); // it said HELLO and has not gone
+// After all messages are taken: 0, or E_LOST with what became of it: ended, silent, stalled, never called.
+int group_check(struct group *g, struct err *e);
+bool group_has_ended(const struct group *g);
+const struct msg_hello *group_hello(const struct group *g);
+
+#endif

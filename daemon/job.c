@@ -1,0 +1,107 @@
+// States and what moves them. Rendering is counted in steps: a segment is its denoising steps and one more for its
+// decoding, so that the number of forwards done is what the percent shows.
+#include "daemon/job.h"
+
+#include "proto/base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const struct move {
+    enum job_state from;
+    enum job_event event;
+    enum job_state to;
+} moves[] = {
+    {JOB_QUEUED, JOB_PREPARE, JOB_PREPARING},   {JOB_PREPARING, JOB_PREPARED, JOB_READY},
+    {JOB_READY, JOB_START, JOB_RUNNING},        {JOB_RUNNING, JOB_LOSE_GROUP, JOB_READY},
+    {JOB_RUNNING, JOB_RENDERED, JOB_FINISHING}, {JOB_FINISHING, JOB_FINISHED, JOB_COMPLETED},
+    {JOB_PREPARING, JOB_FAIL, JOB_FAILED},      {JOB_READY, JOB_FAIL, JOB_FAILED},
+    {JOB_RUNNING, JOB_FAIL, JOB_FAILED},        {JOB_FINISHING, JOB_FAIL, JOB_FAILED},
+    {JOB_QUEUED, JOB_CANCEL, JOB_CANCELLED},    {JOB_PREPARING, JOB_CANCEL, JOB_CANCELLED},
+    {JOB_READY, JOB_CANCEL, JOB_CANCELLED},     {JOB_RUNNING, JOB_CANCEL, JOB_CANCELLED},
+};
+
+static const char *const names[JOB_STATES] = {"queued",    "preparing", "ready",  "running",
+                                              "finishing", "completed", "failed", "cancelled"};
+
+const char *job_state_name(enum job_state s) { return names[s]; }
+
+bool job_is_over(const struct job *j)
+{
+    return j->state == JOB_COMPLETED || j->state == JOB_FAILED || j->state == JOB_CANCELLED;
+}
+
+bool job_move(struct job *j, enum job_event event)
+{
+    for (size_t i = 0; i < sizeof moves / sizeof *moves; i++) {
+        if (moves[i].from != j->state || moves[i].event != event) continue;
+        j->state = moves[i].to;
+        if (job_is_over(j)) j->ended_ms = clock_ms();
+        return true;
+    }
+    return false;
+}
+
+void job_init(struct job *j, uint64_t id, struct spec *spec, const struct model *model)
+{
+    *j = (struct job){.id = id,
+                      .spec = spec,
+                      .model = model,
+                      .picture_of = -1,
+                      .stage_segment = -1,
+                      .tail = {{.segment = -1}, {.segment = -1}},
+                      .begun_ms = clock_ms()};
+}
+
+void job_release(struct job *j)
+{
+    BUG_IF(j->busy, "job %llu is released while work goes on for it", (unsigned long long)j->id);
+    for (int i = 0; i < 2; i++) free(j->tail[i].bytes);
+    free(j->picture);
+    reel_close(&j->reel);
+    memset(j, 0, sizeof *j);
+}
+
+void job_tail_keep(struct job *j, int64_t segment, const void *bytes, size_t n)
+{
+    struct job_tail *t = &j->tail[segment % 2];
+    free(t->bytes);
+    *t = (struct job_tail){.segment = segment, .bytes = malloc(n), .n = n};
+    BUG_IF(!t->bytes, "no memory for a tail of %zu bytes", n);
+    memcpy(t->bytes, bytes, n);
+}
+
+const struct job_tail *job_tail_of(const struct job *j, int64_t segment)
+{
+    const struct job_tail *t = &j->tail[segment % 2];
+    return segment >= 0 && t->segment == segment ? t : NULL;
+}
+
+void job_beat(struct job *j, const char *stage, int64_t segment, uint32_t step, uint32_t n_steps)
+{
+    if (segment < -1 || (j->reel && segment > reel_info(j->reel)->n_segments)) return;
+    snprintf(j->stage, sizeof j->stage, "%s", stage);
+    for (char *c = j->stage; *c; c++)
+        if ((unsigned char)*c <= ' ' || *c == 127) *c = '-'; // it goes to terminals
+    j->stage_segment = segment;
+    j->step = step;
+    j->n_steps = n_steps;
+    if (!j->reel || segment < 0) return;
+    double units = j->spec->r.steps + 1, done = 0;
+    if (strcmp(stage, "denoise") == 0) done = step < units ? step : units - 1;
+    if (strcmp(stage, "decode") == 0 || strcmp(stage, "send") == 0) done = units - 1;
+    if (segment < j->committed) segment = j->committed, done = 0;
+    double percent = 100 * ((double)segment * units + done) / ((double)reel_info(j->reel)->n_segments * units);
+    if (percent > j->percent && percent <= 100) j->percent = percent;
+    if (j->stepped_ms == 0 && strcmp(stage, "denoise") == 0) {
+        j->stepped_ms = clock_ms();
+        j->stepped_percent = j->percent;
+    }
+}
+
+double job_seconds_left(const struct job *j)
+{
+    double done = j->percent - j->stepped_percent;
+    if (j->stepped_ms == 0 || done <= 0) return -1;
+    return (double)(clock_ms() - j->stepped_ms) / 1000 * (100 - j->percent) / done;
+}

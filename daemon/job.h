@@ -1,0 +1,81 @@
+// A job's life: its state, and the one table that moves it.
+#ifndef DAEMON_JOB_H
+#define DAEMON_JOB_H
+
+#include "daemon/reel.h"
+#include "proto/spec.h"
+
+enum job_state {
+    JOB_QUEUED,
+    JOB_PREPARING, // its media are being read
+    JOB_READY,     // waits for a group
+    JOB_RUNNING,
+    JOB_FINISHING, // all is rendered; the delivered file is being written
+    JOB_COMPLETED,
+    JOB_FAILED,
+    JOB_CANCELLED,
+    JOB_STATES,
+};
+enum job_event {
+    JOB_PREPARE,
+    JOB_PREPARED,
+    JOB_START,
+    JOB_LOSE_GROUP, // and may be tried again
+    JOB_RENDERED,
+    JOB_FINISHED,
+    JOB_FAIL,
+    JOB_CANCEL,
+    JOB_EVENTS,
+};
+
+struct job_tail {
+    int64_t segment; // -1: none
+    void *bytes;
+    size_t n;
+};
+
+struct job {
+    uint64_t id;
+    enum job_state state;
+    struct spec *spec;         // the caller's
+    const struct model *model; // likewise
+    struct reel *reel;         // from READY on
+    struct err why;            // of FAILED
+    bool busy;                 // work is under way for it on another thread
+    int attempts;              // groups that were lost
+    int64_t committed;         // segments that are in the film
+    struct job_tail tail[2];   // of segment i in tail[i % 2]: of the last committed one and of the one under way
+    uint8_t *picture;          // the reference picture of segment `picture_of`
+    int64_t picture_of;        // -1: none
+    // what its group said last
+    char stage[32];
+    int64_t stage_segment;
+    uint32_t step, n_steps;
+    double percent; // of all steps; never goes back
+    // for the report
+    int64_t begun_ms, stepped_ms, ended_ms;
+    double stepped_percent; // at stepped_ms, the first step seen
+    int64_t condition_ms, denoise_ms, decode_ms, tail_ms;
+    double drift; // the largest of a segment
+};
+
+// Does what the table says and tells whether it did; an event that a state does not know changes nothing.
+bool job_move(struct job *j, enum job_event event);
+const char *job_state_name(enum job_state s);
+// Completed, failed or cancelled.
+bool job_is_over(const struct job *j);
+
+void job_init(struct job *j, uint64_t id, struct spec *spec, const struct model *model);
+// Frees what it holds; the film must be finished or abandoned.
+void job_release(struct job *j);
+
+// Keeps a copy of a segment's tail.
+void job_tail_keep(struct job *j, int64_t segment, const void *bytes, size_t n);
+// The tail of `segment`, or NULL.
+const struct job_tail *job_tail_of(const struct job *j, int64_t segment);
+// What a beat says; counts percent.
+void job_beat(struct job *j, const char *stage, int64_t segment, uint32_t step, uint32_t n_steps);
+// Seconds left, -1: nobody knows yet.
+double job_seconds_left(const struct job *j);
+
+#endif

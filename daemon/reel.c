@@ -1,0 +1,296 @@
+// From a spec to media: the source decides the size, the voice decides the length, and what cannot be is refused before
+// any weight is read.
+//
+// Order matters for whoever waits: the folder first (can it be written to?), then the picture (fast), then the voice
+// (decoded whole), then the masks, then the film. Each failure undoes what was before it.
+#include "daemon/reel.h"
+
+#include "daemon/media/masks.h"
+#include "daemon/media/mux.h"
+#include "daemon/media/source.h"
+#include "daemon/media/speaker.h"
+#include "daemon/media/voice.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct reel {
+    struct reel_info info;
+    struct spec *spec;
+    char *output;
+    int lock;
+    bool made; // the folder is ours, not left by an earlier run
+    struct source *source;
+    struct source_info source_info;
+    struct voice *voice;
+    struct voice_info voice_info;
+    struct plan_segments plan;
+    uint8_t *colour, *masks;
+    struct mux *mux;
+    int64_t n_made; // frames, once the film is closed
+};
+
+// ---- the private folder
+
+static void folder_of(const char *output, char *folder, size_t n) { snprintf(folder, n, "%s.longtake", output); }
+
+static void folder_remove(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    if (!dir) return;
+    for (struct dirent *d; (d = readdir(dir));)
+        if (strcmp(d->d_name, ".") && strcmp(d->d_name, "..")) unlinkat(dirfd(dir), d->d_name, 0);
+    closedir(dir);
+    rmdir(folder);
+}
+
+void reel_remove_folder(const char *output)
+{
+    char folder[4096];
+    folder_of(output, folder, sizeof folder);
+    folder_remove(folder);
+}
+
+static int folder_open(struct reel *r, struct err *e)
+{
+    char lock[4200];
+    struct reel_info *i = &r->info;
+    folder_of(r->output, i->folder, sizeof i->folder);
+    snprintf(i->growing, sizeof i->growing, "%s/film.mp4", i->folder);
+    snprintf(i->log, sizeof i->log, "%s/worker.log", i->folder);
+    snprintf(lock, sizeof lock, "%s/lock", i->folder);
+    r->made = mkdir(i->folder, 0700) == 0;
+    if (!r->made && errno != EEXIST)
+        return err_set(e, E_INPUT, "-o %s: cannot write there: %s; choose another folder", r->output, strerror(errno));
+    r->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (r->lock < 0)
+        return err_set(e, E_INPUT, "-o %s: cannot write in %s: %s; choose another folder", r->output, i->folder,
+                       strerror(errno));
+    if (flock(r->lock, LOCK_EX | LOCK_NB) == 0) return 0;
+    close(r->lock);
+    r->lock = -1;
+    return err_set(e, E_INPUT, "-o %s: another render is writing it; wait for that one or choose another name",
+                   r->output);
+}
+
+// ---- opening
+
+static void notice_lines(struct reel *r, const char *lines)
+{
+    size_t n = strlen(r->info.notices);
+    const char *end = n == 0 || r->info.notices[n - 1] == '\n' ? "" : "\n";
+    if (*lines) snprintf(r->info.notices + n, sizeof r->info.notices - n, "%s%s", end, lines);
+}
+
+// The limit that clip mode, max_frame_num and a film's end set together; 0: none.
+static int64_t frames_limit(const struct reel *r)
+{
+    const struct spec *s = r->spec;
+    int64_t limit = s->max_frame_num;
+    if (s->r.mode == SPEC_CLIP && (limit == 0 || limit > s->r.frame_num)) limit = s->r.frame_num;
+    int64_t film = s->video_end == SPEC_END_STOP ? r->source_info.n_frames : 0;
+    return film > 0 && (limit == 0 || limit > film) ? film : limit;
+}
+
+static int open_source(struct reel *r, const struct model *m, const char *self, struct err *e)
+{
+    struct spec *s = r->spec;
+    struct source_options o = {.self = self,
+                               .path = s->image ? s->image : s->video,
+                               .end = (enum spec_video_end)s->video_end,
+                               .published = s->r.parity == SPEC_PARITY_PUBLISHED};
+    const struct bucket_table *sizes;
+    int rc = source_open(&r->source, &o, &r->source_info, e);
+    if (rc >= 0) rc = model_size(m, s->r.size, &sizes, e);
+    if (rc < 0) return rc;
+    const struct bucket *b = model_bucket(sizes, r->source_info.h, r->source_info.w);
+    s->r.h = b->h;
+    s->r.w = b->w;
+    r->info.src_h = r->source_info.h;
+    r->info.src_w = r->source_info.w;
+    if (s->video_end == SPEC_END_STOP) return source_measure(r->source, s->max_frame_num, &r->source_info, e);
+    return 0;
+}
+
+static int open_voice(struct reel *r, const char *self, struct err *e)
+{
+    struct spec *s = r->spec;
+    struct voice_options o = {.self = self,
+                              .folder = r->info.folder,
+                              .audio = {s->audio[0], s->audio[1]},
+                              .n_speakers = s->n_speakers,
+                              .audio_type = s->audio_type,
+                              .published = s->r.parity == SPEC_PARITY_PUBLISHED,
+                              .max_frames = frames_limit(r)};
+    int rc = voice_open(&r->voice, &o, &r->voice_info, e);
+    if (rc < 0) return rc;
+    plan_segments_init(&r->plan, &s->r, o.max_frames, &r->voice_info.n_frames, 1);
+    s->r.n_frames = r->info.n_frames = r->plan.n_frames;
+    r->info.n_segments = plan_segments_count(&r->plan);
+    // published parity may plan a last segment of which nothing is delivered
+    while (r->info.n_segments > 1) {
+        struct plan_segment g = plan_segments_at(&r->plan, r->info.n_segments - 1);
+        if (g.keep_to > g.keep_from) break;
+        r->info.n_segments--;
+    }
+    r->info.n_samples = (uint64_t)r->voice_info.n_samples16;
+    memcpy(r->info.voice_hash, r->voice_info.hash, sizeof r->info.voice_hash);
+    return 0;
+}
+
+static int measure_video(struct reel *r, struct err *e)
+{
+    struct source_info *i = &r->source_info;
+    int rc = source_measure(r->source, r->info.n_frames, i, e);
+    static const char *const then[] = {"its last picture is held", "it starts over", "it runs backwards"};
+    if (rc >= 0 && i->n_frames > 0 && i->n_frames < r->info.n_frames && r->spec->video_end != SPEC_END_STOP)
+        warn_add(i->warnings, sizeof i->warnings, "the video ends at %.2f s, before the voice; then %s",
+                 (double)i->n_frames / 25, then[r->spec->video_end]);
+    return rc;
+}
+
+static int make_masks(struct reel *r, const char *self, struct err *e)
+{
+    const struct spec *s = r->spec;
+    size_t n = (size_t)s->r.h * (size_t)s->r.w;
+    uint8_t *plane[SPEC_SPEAKERS] = {0};
+    char notices[1024] = "";
+    int rc = 0, src_h = r->info.src_h, src_w = r->info.src_w;
+    if (s->n_speakers < 2) return 0;
+    r->masks = malloc(n * (size_t)s->n_speakers);
+    BUG_IF(!r->masks, "no memory for masks");
+    for (int p = 0; p < s->n_speakers && rc >= 0; p++)
+        if (s->region[p].mask) rc = source_mask(&plane[p], self, s->region[p].mask, src_h, src_w, e);
+    if (rc >= 0)
+        rc = masks_fill(r->masks, s->region, (const uint8_t *const *)plane, s->n_speakers, src_h, src_w, s->r.h, s->r.w,
+                        s->face_scale, notices, sizeof notices, e);
+    for (int p = 0; p < s->n_speakers; p++) free(plane[p]);
+    notice_lines(r, notices);
+    return rc;
+}
+
+static int open_film(struct reel *r, struct err *e)
+{
+    const struct spec *s = r->spec;
+    struct mux_options o = {.path = r->info.growing,
+                            .w = s->r.w,
+                            .h = s->r.h,
+                            .crf = s->crf,
+                            .preset = s->preset,
+                            .n_frames = r->info.n_frames,
+                            .read_audio = voice_read_audio,
+                            .audio = r->voice,
+                            .rate = r->voice_info.mux_rate,
+                            .channels = r->voice_info.mux_channels,
+                            .n_audio = r->voice_info.n_mux};
+    return mux_open(&r->mux, &o, e);
+}
+
+static int reel_fill(struct reel *r, const struct model *m, const char *self, struct err *e)
+{
+    struct spec *s = r->spec;
+    int rc = mux_check_path(r->output, e);
+    if (rc >= 0) rc = folder_open(r, e);
+    if (rc >= 0) rc = open_source(r, m, self, e);
+    if (rc >= 0) rc = open_voice(r, self, e);
+    if (rc >= 0) rc = measure_video(r, e);
+    if (rc < 0) return rc;
+    r->colour = malloc((size_t)s->r.h * (size_t)s->r.w * 3);
+    BUG_IF(!r->colour, "no memory for a picture");
+    rc = source_colour_picture(r->source, 0, s->r.h, s->r.w, r->colour, &r->source_info, e);
+    if (rc >= 0) rc = make_masks(r, self, e);
+    if (rc >= 0) rc = open_film(r, e);
+    notice_lines(r, r->source_info.warnings);
+    notice_lines(r, r->voice_info.warnings);
+    return rc;
+}
+
+int reel_open(struct reel **out, struct spec *s, const struct model *m, const char *self, struct err *e)
+{
+    struct reel *r = calloc(1, sizeof *r);
+    BUG_IF(!r, "no memory for a job's media");
+    r->spec = s;
+    r->lock = -1;
+    r->output = strdup(s->output);
+    BUG_IF(!r->output, "no memory for a job's media");
+    notice_lines(r, s->notices);
+    int rc = reel_fill(r, m, self, e);
+    if (rc >= 0) {
+        *out = r;
+        return 0;
+    }
+    if (r->made) folder_remove(r->info.folder);
+    reel_close(&r);
+    return rc;
+}
+
+// ---- for the worker
+
+const struct reel_info *reel_info(const struct reel *r) { return &r->info; }
+struct plan_segment reel_segment(const struct reel *r, int64_t number) { return plan_segments_at(&r->plan, number); }
+const uint8_t *reel_colour_picture(const struct reel *r) { return r->colour; }
+const uint8_t *reel_masks(const struct reel *r) { return r->masks; }
+
+int reel_picture(struct reel *r, int64_t segment, uint8_t *rgb, struct err *e)
+{
+    return source_picture(r->source, plan_segments_at(&r->plan, segment).start, r->spec->r.h, r->spec->r.w, rgb, e);
+}
+
+int reel_voice(struct reel *r, int speaker, float *to, int64_t from, int64_t n, struct err *e)
+{
+    return voice_read16(r->voice, speaker, to, from, n, e);
+}
+
+// ---- the film
+
+int reel_push(struct reel *r, int64_t first, int n, const uint8_t *yuv, struct err *e)
+{
+    return mux_push(r->mux, first, n, yuv, e);
+}
+
+int reel_end_segment(struct reel *r, struct err *e) { return mux_end_segment(r->mux, e); }
+
+int64_t reel_frames(const struct reel *r) { return r->mux ? mux_frames(r->mux) : r->n_made; }
+
+int reel_finish(struct reel *r, struct err *e)
+{
+    int rc = mux_finish(r->mux, r->output, e);
+    if (rc < 0) return rc;
+    r->mux = NULL;
+    r->n_made = r->info.n_frames;
+    folder_remove(r->info.folder);
+    return 0;
+}
+
+bool reel_abandon(struct reel *r)
+{
+    if (!r->mux) return false;
+    r->n_made = mux_frames(r->mux);
+    bool worth = r->n_made > 0;
+    mux_abort(r->mux, worth);
+    r->mux = NULL;
+    if (!worth) folder_remove(r->info.folder);
+    return worth;
+}
+
+void reel_close(struct reel **pr)
+{
+    struct reel *r = *pr;
+    if (!r) return;
+    if (r->mux) mux_abort(r->mux, true);
+    source_close(r->source);
+    voice_close(r->voice);
+    if (r->lock >= 0) close(r->lock);
+    free(r->colour);
+    free(r->masks);
+    free(r->output);
+    free(r);
+    *pr = NULL;
+}
