@@ -1,0 +1,37 @@
+// What the verbs of the command line share.
+#ifndef DAEMON_CLI_CLI_H
+#define DAEMON_CLI_CLI_H
+
+#include "proto/base/err.h"
+
+#include <stddef.h>
+
+// Exit codes (the same for every verb).
+enum {
+    EXIT_DONE = 0,
+    EXIT_JOB_FAILED = 1,
+    EXIT_USAGE = 2,  // refused before anything was rendered
+    EXIT_CONFIG = 3, // the model or a configuration is not in order
+    EXIT_INTERRUPTED = 75,
+    EXIT_SIGINT = 130,
+};
+
+// A verb: its arguments are argv[0..argc), the verb itself not among them.
+struct verb {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+};
+extern const struct verb cli_verbs[]; // ends with a NULL name
+
+int cli_render(int argc, char **argv);
+int cli_weights(int argc, char **argv);
+int cli_version(int argc, char **argv);
+int cli_help(int argc, char **argv);
+
+// "longtake: <sentence>" on stderr.
+void cli_complain(const struct err *e);
+// The program `name` in the folder of this one.
+void cli_sibling(char *path, size_t n, const char *name);
+
+#endif

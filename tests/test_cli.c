@@ -1,0 +1,657 @@
+// The built `longtake` against a worker without a model (fake_worker.c): what is refused and how, what a job becomes,
+// and what is left of it when something dies.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "proto/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MEDIA    TEST_DIR "/../deploy/media/"
+#define PORTRAIT MEDIA "portrait.png"
+#define VOICE    MEDIA "voice.wav"
+#define VOICE2   MEDIA "voice2.wav"
+
+enum { F = 17, M = 5, ARGS = 48, TEXT = 65536 };
+
+static char folder[] = "/tmp/cli-test-XXXXXX", model[64];
+
+static const char *in_folder(const char *name)
+{
+    static char path[8][256];
+    static int turn;
+    char *p = path[turn++ % 8];
+    snprintf(p, 256, "%s/%s", folder, name);
+    return p;
+}
+
+static void file_write(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static char *file_text(const char *path, char *to, size_t size)
+{
+    FILE *f = fopen(path, "r");
+    size_t n = f ? fread(to, 1, size - 1, f) : 0;
+    to[n] = 0;
+    if (f) fclose(f);
+    return to;
+}
+
+static bool exists(const char *path) { return access(path, F_OK) == 0; }
+
+// ---- running it
+
+struct ran {
+    int status; // exit code, or minus the signal
+    char out[TEXT], err[TEXT];
+};
+
+// Words of a command; @ in front of one stands for the test's folder.
+static pid_t begin(const char *const *args, const char *trouble)
+{
+    static char text[ARGS][512];
+    char *argv[ARGS + 2] = {BIN_DIR "/longtake"};
+    int n = 0;
+    for (; args[n]; n++) {
+        assert_true(n < ARGS);
+        if (args[n][0] == '@')
+            snprintf(text[n], sizeof text[n], "%s/%s", folder, args[n] + 1);
+        else
+            snprintf(text[n], sizeof text[n], "%s", args[n]);
+        argv[n + 1] = text[n];
+    }
+    unlink(in_folder("stderr")); // nobody shall read the last one's
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid > 0) return pid;
+    if (trouble)
+        setenv("FAKE_WORKER", trouble, 1);
+    else
+        unsetenv("FAKE_WORKER");
+    dup2(open(in_folder("stdout"), O_WRONLY | O_CREAT | O_TRUNC, 0600), 1);
+    dup2(open(in_folder("stderr"), O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
+    alarm(120);
+    execv(argv[0], argv);
+    _exit(127);
+}
+
+static void finish(pid_t pid, struct ran *r)
+{
+    int status;
+    while (waitpid(pid, &status, 0) < 0) assert_int_equal(errno, EINTR);
+    r->status = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+    file_text(in_folder("stdout"), r->out, sizeof r->out);
+    file_text(in_folder("stderr"), r->err, sizeof r->err);
+}
+
+static struct ran *run_with(const char *trouble, const char *const *args)
+{
+    static struct ran r;
+    finish(begin(args, trouble), &r);
+    return &r;
+}
+
+#define RUN(...)         run_with(NULL, (const char *const[]){__VA_ARGS__, NULL})
+#define RUN_WITH(t, ...) run_with(t, (const char *const[]){__VA_ARGS__, NULL})
+#define RENDER           "render", "--worker", BIN_DIR "/fake_worker", "--model", "@model"
+#define GOOD             RENDER, "--image", PORTRAIT, "--audio", VOICE
+
+static void succeeded(const struct ran *r)
+{
+    if (r->status != 0) fail_msg("status %d: %s", r->status, r->err);
+}
+
+static json_t *result(const struct ran *r)
+{
+    struct err e = {0};
+    json_t *o = NULL;
+    if (json_parse(&o, "stdout", r->out, strlen(r->out), &e) < 0) fail_msg("%s: %s", e.text, r->out);
+    return o;
+}
+
+static int64_t number(const json_t *o, const char *key)
+{
+    const json_t *v = json_object_get(o, key);
+    if (!json_is_integer(v)) fail_msg("no number %s", key);
+    return json_integer_value(v);
+}
+
+// ---- looking at films
+
+// How many pictures of `path` can be decoded; each must show its own number.
+static int64_t film_frames(const char *path)
+{
+    char line[1024];
+    snprintf(line, sizeof line,
+             "ffmpeg -v error -i file:%s -map 0:v -fps_mode passthrough -f rawvideo -pix_fmt gray -s 64x64 -", path);
+    FILE *f = popen(line, "r");
+    assert_non_null(f);
+    static uint8_t y[64 * 64];
+    int64_t n = 0;
+    for (; fread(y, 1, sizeof y, f) == sizeof y; n++) {
+        int64_t seen = 0;
+        for (int b = 0; b < 16; b++) seen = seen * 2 + (y[32 * 64 + b * 4 + 2] > 125);
+        if (seen != n) fail_msg("%s: picture %lld shows %lld", path, (long long)n, (long long)seen);
+    }
+    pclose(f);
+    return n;
+}
+
+static double probe(const char *path, const char *what)
+{
+    char line[1024], text[64] = "";
+    snprintf(line, sizeof line, "ffprobe -v error %s -of csv=p=0 file:%s", what, path);
+    FILE *f = popen(line, "r");
+    assert_non_null(f);
+    if (!fgets(text, sizeof text, f)) text[0] = 0;
+    pclose(f);
+    return atof(text);
+}
+
+static uint64_t file_sum(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    uint64_t h = 14695981039346656037u;
+    for (int c; (c = getc(f)) != EOF;) h = (h ^ (uint64_t)c) * 1099511628211u;
+    fclose(f);
+    return h;
+}
+
+// ---- refusals
+
+static void wrong_usage_is_refused_before_anything_is_made(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *const args[24];
+        int status;
+        const char *says;
+    } cases[] = {
+        {{GOOD}, 2, "no output; give -o FILE.mp4"},
+        {{RENDER, "--audio", VOICE, "-o", "@o.mp4"}, 2, "no picture; give --image FILE"},
+        {{RENDER, "--image", PORTRAIT, "-o", "@o.mp4"}, 2, "no voice; give --audio FILE"},
+        {{RENDER, "--image", "@absent.png", "--audio", VOICE, "-o", "@o.mp4"}, 2, "absent.png"},
+        {{RENDER, "--image", PORTRAIT, "--audio", "@absent.wav", "-o", "@o.mp4"}, 2, "absent.wav"},
+        {{RENDER, "--image", "@", "--audio", VOICE, "-o", "@o.mp4"}, 2, "is a folder"},
+        {{RENDER, "--image", PORTRAIT, "--audio", "@", "-o", "@o.mp4"}, 2, "is a folder"},
+        {{RENDER, "--image", PORTRAIT, "--video", PORTRAIT, "--audio", VOICE, "-o", "@o.mp4"}, 2, "leave one out"},
+        {{RENDER, "--image", "@text.png", "--audio", VOICE, "-o", "@o.mp4"}, 2, "neither a picture"},
+        {{RENDER, "--image", VOICE, "--audio", VOICE, "-o", "@o.mp4"}, 2, "neither a picture"},
+        {{RENDER, "--image", "@empty", "--audio", VOICE, "-o", "@o.mp4"}, 2, "is empty (0 bytes)"},
+        {{RENDER, "--image", PORTRAIT, "--audio", "@empty", "-o", "@o.mp4"}, 2, "is empty (0 bytes)"},
+        {{RENDER, "--image", PORTRAIT, "--audio", PORTRAIT, "-o", "@o.mp4"}, 2, "sound"},
+        {{RENDER, "--image", PORTRAIT, "--audio", "@silent.mp4", "-o", "@o.mp4"}, 2, "no sound track"},
+        {{GOOD, "-o", "@o.mp4", "--promt", "x"}, 2, "unknown flag --promt; did you mean --prompt?"},
+        {{GOOD, "-o", "@o.mp4", "--jsno"}, 2, "did you mean --json?"},
+        {{GOOD, "-o", "@o.mp4", "-x"}, 2, "unknown flag"},
+        {{GOOD, "-o", "@o.mp4", "loose"}, 2, "'loose' stands alone"},
+        {{GOOD, "-o", "@o.mp4", "--crf"}, 2, "--crf wants a value"},
+        {{GOOD, "-o", "@o.mp4", "--crf", "--json"}, 2, "--crf wants a value"},
+        {{GOOD, "-o", "@o.mp4", "--crf", "99"}, 2, "--crf: 99 is not between 0 and 51"},
+        {{GOOD, "-o", "@o.mp4", "--motion-frame", "6"}, 2, "nearest values are 5 and 9"},
+        {{GOOD, "-o", "@o.mp4", "--frame-num", "82"}, 2, "nearest values are 81 and 85"},
+        {{GOOD, "-o", "@o.mp4", "--size", "480p"}, 2, "no size '480p'; it has tiny"},
+        {{GOOD, "-o", "@o.mp4", "-n", "4"}, 2, "4 is not between 1 and 1"},
+        {{GOOD, "-o", "@o.mp4", "--audio2", VOICE2}, 2, "two voices need --audio-type"},
+        {{GOOD, "-o", "@o.mp4", "--audio2", VOICE2, "--audio-type", "para", "--box1", "5000,5000,6000,6000", "--box2",
+          "0,0,200,500"},
+         2,
+         "lies outside the 512x512 picture"},
+        {{GOOD, "-o", "@no/such/o.mp4"}, 2, "there is no folder"},
+        {{GOOD, "-o", "@o.avi"}, 2, "must end in .mp4 or .mov"},
+        {{GOOD, "-o", "@there.mp4"}, 2, "there.mp4 exists; choose another name, or give --overwrite"},
+        {{GOOD, "-o", "/proc/o.mp4"}, 2, "cannot write there"},
+        {{RENDER, "--input-json", "@bad.json", "-o", "@o.mp4"}, 2, "unknown key promt; did you mean prompt?"},
+        {{RENDER, "--input-json", "@broken.json", "-o", "@o.mp4"}, 2, "line 2"},
+        {{RENDER, "@bad.yaml", "-o", "@o.mp4"}, 2, "unknown key sead; did you mean seed?"},
+        {{RENDER, "@absent.yaml", "-o", "@o.mp4"}, 2, "absent.yaml"},
+        {{"render", "--model", "@nomodel", "--image", PORTRAIT, "--audio", VOICE, "-o", "@o.mp4"},
+         3,
+         "there is no model folder"},
+        {{"render", "--model", "@half", "--image", PORTRAIT, "--audio", VOICE, "-o", "@o.mp4"}, 3, "half lacks dit"},
+        {{"rendr"}, 2, "there is no verb 'rendr'; did you mean render?"},
+        {{"serve"}, 2, "there is no verb 'serve'"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct ran *r = run_with(NULL, cases[i].args);
+        if (r->status != cases[i].status || !strstr(r->err, cases[i].says))
+            fail_msg("case %zu (%s): status %d, '%s'", i, cases[i].says, r->status, r->err);
+        const char *sentence = strstr(r->err, "longtake: ");
+        assert_non_null(sentence); // one, and nothing after it
+        assert_ptr_equal(strchr(sentence, '\n') + 1, r->err + strlen(r->err));
+        assert_string_equal(r->out, "");
+        if (exists(in_folder("o.mp4")) || exists(in_folder("o.mp4.longtake")))
+            fail_msg("case %zu (%s) leaves something", i, cases[i].says);
+    }
+    char text[16];
+    assert_string_equal(file_text(in_folder("there.mp4"), text, sizeof text), "mine");
+}
+
+static void a_refusal_is_json_where_asked(void **state)
+{
+    (void)state;
+    const struct ran *r = RUN(RENDER, "--image", "@text.png", "--audio", VOICE, "-o", "@o.mp4", "--json");
+    assert_int_equal(r->status, 2);
+    json_t *o = result(r);
+    assert_string_equal(json_string_value(json_object_get(o, "status")), "refused");
+    const char *text = json_string_value(json_object_get(json_object_get(o, "error"), "message"));
+    assert_non_null(strstr(text, "neither a picture"));
+    json_decref(o);
+}
+
+static void help_and_version_are_there(void **state)
+{
+    (void)state;
+    const struct ran *r = RUN("help");
+    assert_int_equal(r->status, 0);
+    assert_non_null(strstr(r->out, "render"));
+    assert_null(strstr(r->out, "serve"));
+    r = RUN("render", "--help");
+    assert_int_equal(r->status, 0);
+    assert_non_null(strstr(r->out, "--sample-steps"));
+    assert_non_null(strstr(r->out, "--input-json"));
+    assert_null(strstr(r->out, "--worker"));
+    r = RUN("version");
+    assert_int_equal(r->status, 0);
+    assert_non_null(strstr(r->out, "longtake " LONGTAKE_VERSION));
+    assert_int_equal(run_with(NULL, (const char *const[]){NULL})->status, 2);
+}
+
+// ---- jobs
+
+// 7.1 s of voice: 178 frames (0.5 up), 15 segments of 17 with 5 in common.
+static void a_picture_and_a_voice_become_a_film(void **state)
+{
+    (void)state;
+    const char *out = in_folder("first.mp4");
+    const struct ran *r = RUN(GOOD, "-o", "@first.mp4", "--json", "--prompt", "a man speaks");
+    succeeded(r);
+    json_t *o = result(r);
+    assert_string_equal(json_string_value(json_object_get(o, "status")), "completed");
+    assert_string_equal(json_string_value(json_object_get(o, "output")), out);
+    assert_int_equal(number(o, "frames"), 178);
+    assert_int_equal(number(o, "segments"), 15);
+    assert_int_equal(number(o, "width"), 64);
+    assert_int_equal(number(o, "seed"), 42);
+    json_decref(o);
+    assert_int_equal(film_frames(out), 178);
+    assert_true(fabs(probe(out, "-select_streams a -show_entries stream=duration") - 7.1) < 0.001);
+    assert_false(exists(in_folder("first.mp4.longtake")));
+    // each line of stderr is an object, and percent never goes back
+    double before = 0;
+    for (char *at = (char *)r->err, *end; *at; at = end + 1) {
+        end = strchr(at, '\n');
+        assert_non_null(end);
+        *end = 0;
+        struct err e = {0};
+        json_t *line = NULL;
+        if (json_parse(&line, "stderr", at, strlen(at), &e) < 0) fail_msg("%s", at);
+        const json_t *percent = json_object_get(line, "percent");
+        if (percent) {
+            assert_true(json_number_value(percent) >= before && json_number_value(percent) <= 100);
+            before = json_number_value(percent);
+        }
+        json_decref(line);
+    }
+    assert_true(before > 90);
+}
+
+static void the_log_of_runs_is_what_the_plan_says(void **state)
+{
+    (void)state;
+    char log[300], text[TEXT];
+    snprintf(log, sizeof log, "log:%s", in_folder("runs.log"));
+    unlink(in_folder("runs.log"));
+    const struct ran *r = RUN_WITH(log, GOOD, "-o", "@plan.mov", "--seed", "-1", "--lora_dir", PORTRAIT, VOICE,
+                                   "--lora_scale", "0.5", "2", "--dtype", "bf16", "--threads", "3");
+    succeeded(r);
+    file_text(in_folder("runs.log"), text, sizeof text);
+    assert_non_null(strstr(text, "--lora " PORTRAIT " --lora-scale 0.5 --lora " VOICE " --lora-scale 2 "));
+    assert_non_null(strstr(text, "--dtype bf16 --threads 3 "));
+    for (int k = 0; k < 15; k++) {
+        char want[128];
+        int start = k * (F - M), to = 178 - start < F ? 178 - start : F;
+        snprintf(want, sizeof want, "run %d start %d keep %d %d last %d ", k, start, k ? M : 0, to, k == 14);
+        if (!strstr(text, want)) fail_msg("no '%s' in %s", want, text);
+    }
+    assert_null(strstr(text, "run 15 "));
+    assert_int_equal(film_frames(in_folder("plan.mov")), 178);
+}
+
+static void short_voices_and_limits_set_the_length(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *samples; // of a voice at 16 kHz
+        const char *flag, *value;
+        int frames;
+    } cases[] = {{"640", "--seed", "1", 1},
+                 {"6400", "--seed", "1", 10},
+                 {"10879", "--seed", "1", 17},
+                 {"11520", "--seed", "1", 18},
+                 {"32000", "--mode", "clip", F},
+                 {"6400", "--mode", "clip", 10},
+                 {"32000", "--max-frame-num", "20", 20},
+                 {"32000", "--max-frame-num", "3", 3}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char line[512];
+        snprintf(line, sizeof line,
+                 "ffmpeg -v error -y -f lavfi -i sine=frequency=300:sample_rate=16000 -af atrim=end_sample=%s %s",
+                 cases[i].samples, in_folder("length.wav"));
+        assert_int_equal(system(line), 0);
+        const struct ran *r = RUN(RENDER, "--image", PORTRAIT, "--audio", "@length.wav", "-o", "@length.mp4",
+                                  "--overwrite", cases[i].flag, cases[i].value);
+        succeeded(r);
+        if (film_frames(in_folder("length.mp4")) != cases[i].frames)
+            fail_msg("case %zu: %lld frames", i, (long long)film_frames(in_folder("length.mp4")));
+    }
+}
+
+// The mean of segment k's picture, as the worker saw it.
+static double picture_of(const char *text, int k)
+{
+    char want[32];
+    snprintf(want, sizeof want, "run %d ", k);
+    const char *at = strstr(text, want);
+    assert_non_null(at);
+    return atof(strstr(at, "picture ") + 8);
+}
+
+static void a_video_is_looked_at_where_the_segment_begins(void **state)
+{
+    (void)state;
+    char line[1024], log[300], text[TEXT];
+    // 4 s at 30 frames a second; its brightness is its time: 20 a second and 1 a tenth more
+    snprintf(line, sizeof line,
+             "ffmpeg -v error -y -f lavfi -i color=black:s=96x96:r=30 -vf \"format=gray,geq=lum=20+floor(N*2)\" "
+             "-frames:v 110 -c:v ffv1 %s",
+             in_folder("clip.mkv"));
+    assert_int_equal(system(line), 0);
+    snprintf(log, sizeof log, "log:%s", in_folder("video.log"));
+    static const char *const ends[] = {"hold", "loop", "pingpong"};
+    for (int end = 0; end < 3; end++) {
+        unlink(in_folder("video.log"));
+        const struct ran *r = RUN_WITH(log, RENDER, "--video", "@clip.mkv", "--audio", VOICE, "-o", "@video.mp4",
+                                       "--overwrite", "--on-video-end", ends[end]);
+        succeeded(r);
+        assert_non_null(strstr(r->err, "the video ends at 3.68 s, before the voice"));
+        file_text(in_folder("video.log"), text, sizeof text);
+        for (int k = 0; k < 15; k++) {
+            double t = k * (F - M) / 25.0, length = 110 / 30.0;
+            if (t >= length) t = end == 0 ? length - 0.001 : end == 1 ? t - length : 2 * length - t;
+            double want = 20 + 2 * floor(t * 30 + 0.03);
+            if (fabs(picture_of(text, k) - want) > 2.01) // a turn may show either neighbour
+                fail_msg("%s, segment %d shows %.1f, not %.1f", ends[end], k, picture_of(text, k), want);
+        }
+    }
+    unlink(in_folder("video.log"));
+    const struct ran *r = RUN_WITH(log, RENDER, "--video", "@clip.mkv", "--audio", VOICE, "-o", "@video.mp4",
+                                   "--overwrite", "--on-video-end", "stop");
+    succeeded(r);
+    assert_int_equal(film_frames(in_folder("video.mp4")), 92); // those that begin before 3.667 s
+}
+
+static void job_files_are_read_and_flags_outweigh_them(void **state)
+{
+    (void)state;
+    char text[2048];
+    snprintf(
+        text, sizeof text,
+        "{\"prompt\": \"two people\", \"cond_video\": \"%s\", \"cond_audio\": {\"person1\": \"%s\", \"person2\": "
+        "\"%s\"}, \"audio_type\": \"add\", \"bbox\": {\"person1\": [10, 10, 500, 250], \"person2\": [10, 260, 500, "
+        "500]}}",
+        PORTRAIT, VOICE, VOICE2);
+    file_write(in_folder("two.json"), text);
+    const struct ran *r = RUN(RENDER, "--input_json", "@two.json", "--save_file", "@two", "--base_seed", "7",
+                              "--sample_steps=2", "--use_apg", "--t5_cpu", "--offload_model", "False", "--json");
+    // a stem is completed
+    succeeded(r);
+    json_t *o = result(r);
+    double seconds = probe(VOICE, "-show_entries format=duration") + probe(VOICE2, "-show_entries format=duration");
+    assert_int_equal(number(o, "frames"), (int)floor(seconds * 25 + 0.5));
+    assert_int_equal(number(o, "seed"), 7);
+    assert_int_equal(number(o, "steps"), 2);
+    json_decref(o);
+    assert_int_equal(film_frames(in_folder("two.mp4")), (int)floor(seconds * 25 + 0.5));
+    snprintf(text, sizeof text, "image: %s\naudio: %s\nseed: 5\nsample-steps: 4\noutput: %s\n", PORTRAIT, VOICE2,
+             in_folder("yaml.mp4"));
+    file_write(in_folder("job.yaml"), text);
+    setenv("LONGTAKE_SEED", "6", 1);
+    setenv("LONGTAKE_SAMPLE_STEPS", "3", 1);
+    r = RUN(RENDER, "@job.yaml", "--seed", "8", "--audio", VOICE, "--json");
+    unsetenv("LONGTAKE_SEED");
+    unsetenv("LONGTAKE_SAMPLE_STEPS");
+    succeeded(r);
+    o = result(r);
+    assert_int_equal(number(o, "seed"), 8);  // flag over environment over file
+    assert_int_equal(number(o, "steps"), 3); // environment over file
+    assert_int_equal(number(o, "frames"), 178);
+    json_decref(o);
+    assert_true(exists(in_folder("yaml.mp4")));
+}
+
+static void names_with_odd_letters_are_names(void **state)
+{
+    (void)state;
+    const struct ran *r = RUN(GOOD, "-o", "@a b:c%d'é.mp4");
+    succeeded(r);
+    assert_true(exists(in_folder("a b:c%d'é.mp4")));
+}
+
+// ---- trouble
+
+static void a_worker_that_fails_is_told_and_its_film_kept(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *trouble, *says;
+        int least, most; // frames that stay
+    } cases[] = {
+        {"die:3", "the worker was killed (signal 9)", 41, 53},
+        {"exit:2", "the worker ended (status 3); its last words: cannot go on: the roof is leaking", 29, 41},
+        {"silent:2", "the worker has been silent for", 29, 41},
+        {"stall:1", "the worker has not got on for", 17, 29},
+        {"garbage:1", "which do not fit", 17, 29},
+        {"short:1", "the worker ended segment 2 after frame 23 of 29", 23, 23},
+        {"fail:2", "segment refused: the words are too long", 29, 41},
+        {"die:0", "it was at: ", 0, 17},
+        {"mute", "the worker did not call within", 0, 0},
+        {"bye", "the weights are for another model", 0, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bool stall = strncmp(cases[i].trouble, "stall", 5) == 0;
+        const struct ran *r = RUN_WITH(cases[i].trouble, GOOD, "-o", "@bad.mp4", "--json", "--hello-ms", "4000",
+                                       "--stall-ms", stall ? "2000" : "60000");
+        if (r->status != 1 || !strstr(r->err, cases[i].says))
+            fail_msg("%s: status %d, %s", cases[i].trouble, r->status, r->err);
+        assert_false(exists(in_folder("bad.mp4")));
+        json_t *o = result(r);
+        assert_string_equal(json_string_value(json_object_get(o, "status")), "failed");
+        assert_non_null(
+            strstr(json_string_value(json_object_get(json_object_get(o, "error"), "message")), cases[i].says));
+        int64_t frames = 0;
+        if (exists(in_folder("bad.mp4.longtake"))) {
+            assert_string_equal(json_string_value(json_object_get(o, "partial")),
+                                in_folder("bad.mp4.longtake/film.mp4"));
+            frames = film_frames(in_folder("bad.mp4.longtake/film.mp4"));
+            assert_int_equal(frames, number(o, "frames"));
+        }
+        if (frames < cases[i].least || frames > cases[i].most)
+            fail_msg("%s: %lld frames stay", cases[i].trouble, (long long)frames);
+        json_decref(o);
+        char line[300];
+        snprintf(line, sizeof line, "rm -rf %s", in_folder("bad.mp4.longtake"));
+        assert_int_equal(system(line), 0);
+    }
+}
+
+static void another_group_goes_on_and_the_bytes_are_the_same(void **state)
+{
+    (void)state;
+    static const char *const troubles[] = {"die:0", "die:4", "die:14", "exit:7", "short:3", "garbage:2"};
+    succeeded(RUN(GOOD, "-o", "@whole.mp4"));
+    uint64_t want = file_sum(in_folder("whole.mp4"));
+    for (size_t i = 0; i < sizeof troubles / sizeof *troubles; i++) {
+        char trouble[400];
+        snprintf(trouble, sizeof trouble, "%s,once:%s", troubles[i], in_folder("once"));
+        unlink(in_folder("once"));
+        const struct ran *r = RUN_WITH(trouble, GOOD, "-o", "@again.mp4", "--attempts", "2", "--overwrite");
+        succeeded(r);
+        assert_non_null(strstr(r->err, "group.lost"));
+        assert_true(exists(in_folder("once")));
+        if (file_sum(in_folder("again.mp4")) != want) fail_msg("%s: other bytes", troubles[i]);
+    }
+}
+
+static void wait_for(const char *path)
+{
+    for (int i = 0; i < 1000 && !exists(path); i++) usleep(20000);
+    if (!exists(path)) fail_msg("%s does not come", path);
+}
+
+static void wait_for_text(const char *path, const char *text)
+{
+    static char got[TEXT];
+    for (int i = 0; i < 1000 && !strstr(file_text(path, got, sizeof got), text); i++) usleep(20000);
+    if (!strstr(got, text)) fail_msg("%s never says %s", path, text);
+}
+
+static pid_t worker_pid(const char *log)
+{
+    char text[TEXT];
+    const char *at = strstr(file_text(log, text, sizeof text), "pid ");
+    assert_non_null(at);
+    return (pid_t)atoi(at + 4);
+}
+
+static void gone(pid_t pid)
+{
+    for (int i = 0; i < 500 && kill(pid, 0) == 0; i++) usleep(10000);
+    assert_int_not_equal(kill(pid, 0), 0);
+}
+
+static void interrupts_end_cleanly_and_kills_leave_what_plays(void **state)
+{
+    (void)state;
+    static const struct {
+        int signum, status;
+    } cases[] = {{SIGINT, 130}, {SIGTERM, 75}, {SIGKILL, -SIGKILL}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        static struct ran r;
+        char trouble[400];
+        const char *log = in_folder("interrupt.log"), *partial = in_folder("stop.mp4.longtake/film.mp4");
+        unlink(log);
+        snprintf(trouble, sizeof trouble, "step:150,log:%s", log);
+        pid_t pid = begin((const char *const[]){GOOD, "-o", "@stop.mp4", NULL}, trouble);
+        wait_for_text(in_folder("stderr"), "segment 2/15 done");
+        kill(pid, cases[i].signum);
+        finish(pid, &r);
+        assert_int_equal(r.status, cases[i].status);
+        gone(worker_pid(log));
+        assert_false(exists(in_folder("stop.mp4")));
+        assert_true(film_frames(partial) >= 29);
+        if (cases[i].signum != SIGKILL) assert_non_null(strstr(r.err, partial));
+    }
+    // the next run takes the name, and the rest of the last one with it
+    succeeded(RUN(GOOD, "-o", "@stop.mp4"));
+    assert_int_equal(film_frames(in_folder("stop.mp4")), 178);
+    assert_false(exists(in_folder("stop.mp4.longtake")));
+}
+
+static void two_renders_of_one_name_are_one_too_many(void **state)
+{
+    (void)state;
+    static struct ran first;
+    pid_t pid = begin((const char *const[]){GOOD, "-o", "@shared.mp4", NULL}, "step:100");
+    wait_for(in_folder("shared.mp4.longtake/worker.log"));
+    const struct ran *r = RUN(GOOD, "-o", "@shared.mp4");
+    assert_int_equal(r->status, 2);
+    assert_non_null(strstr(r->err, "another render is writing it"));
+    finish(pid, &first);
+    assert_int_equal(first.status, 0);
+    assert_int_equal(film_frames(in_folder("shared.mp4")), 178);
+}
+
+static void nothing_is_left_in_tmp(void **state)
+{
+    (void)state;
+    char line[300];
+    // the sockets' folders, but for that of the render that was killed
+    snprintf(line, sizeof line, "test $(ls -d %s/longtake-* 2>/dev/null | wc -l) -le 1", folder);
+    assert_int_equal(system(line), 0);
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    static const char yaml[] =
+        "frame-num: 17\nmotion-frame: 5\nsteps: 3\nsizes:\n"
+        "  - {name: tiny, shift: 7, buckets: [[1.0, 64, 64], [0.5, 64, 128]]}\n"
+        "dit: part\nadapter: part\ntext: part\ntokenizer: part\nclip: part\nvae: part\nvoice: part\n";
+    if (!mkdtemp(folder)) return -1;
+    setenv("XDG_RUNTIME_DIR", folder, 1); // sockets
+    snprintf(model, sizeof model, "%s/model", folder);
+    if (mkdir(model, 0700) < 0 || mkdir(in_folder("half"), 0700) < 0) return -1;
+    file_write(in_folder("model/model.yaml"), yaml);
+    file_write(in_folder("model/part"), "");
+    file_write(in_folder("half/model.yaml"), "name: half\n");
+    file_write(in_folder("text.png"), "no picture at all, only words, and some more of them\n");
+    file_write(in_folder("empty"), "");
+    file_write(in_folder("there.mp4"), "mine");
+    file_write(in_folder("bad.json"), "{\"promt\": \"x\"}");
+    file_write(in_folder("broken.json"), "{\"prompt\":\n \"x\",,}");
+    file_write(in_folder("bad.yaml"), "sead: 3\n");
+    char line[512];
+    snprintf(line, sizeof line, "ffmpeg -v error -y -f lavfi -i testsrc=s=128x96:r=25 -frames:v 30 %s",
+             in_folder("silent.mp4"));
+    return system(line);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    char line[300];
+    snprintf(line, sizeof line, "rm -rf %s", folder);
+    return system(line);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(wrong_usage_is_refused_before_anything_is_made),
+        cmocka_unit_test(a_refusal_is_json_where_asked),
+        cmocka_unit_test(help_and_version_are_there),
+        cmocka_unit_test(a_picture_and_a_voice_become_a_film),
+        cmocka_unit_test(the_log_of_runs_is_what_the_plan_says),
+        cmocka_unit_test(short_voices_and_limits_set_the_length),
+        cmocka_unit_test(a_video_is_looked_at_where_the_segment_begins),
+        cmocka_unit_test(job_files_are_read_and_flags_outweigh_them),
+        cmocka_unit_test(names_with_odd_letters_are_names),
+        cmocka_unit_test(a_worker_that_fails_is_told_and_its_film_kept),
+        cmocka_unit_test(another_group_goes_on_and_the_bytes_are_the_same),
+        cmocka_unit_test(interrupts_end_cleanly_and_kills_leave_what_plays),
+        cmocka_unit_test(two_renders_of_one_name_are_one_too_many),
+        cmocka_unit_test(nothing_is_left_in_tmp),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
