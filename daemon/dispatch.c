@@ -322,8 +322,9 @@ static int on_message(struct dispatch *d, const struct msg *m, struct err *e)
         return known ? on_frames(d, m, e) : 0;
     case MSG_DONE:
         return known ? on_done(d, &m->done, e) : 0;
-    case MSG_FAILED: // but for a wrong job, it is the group that cannot go on
-        return known ? err_set(e, m->failed.code == E_INPUT ? E_INPUT : E_LOST, "%s", m->failed.text) : 0;
+    case MSG_FAILED: // of job 0: its weights; and but for wrong input, it is the group that cannot go on
+        return known || m->job == 0 ? err_set(e, m->failed.code == E_INPUT ? E_INPUT : E_LOST, "%s", m->failed.text)
+                                    : 0;
     default:
         return 0;
     }

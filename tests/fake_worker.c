@@ -7,6 +7,7 @@
 // The variable FAKE_WORKER asks for trouble, in words with commas between:
 //   die:K exit:K silent:K stall:K garbage:K short:K fail:K   at segment K, after half of its frames
 //   mute        never says HELLO        bye        says goodbye instead of opening a job
+//   load        cannot load its weights
 //   step:MS     time of a step          once:FILE  trouble comes only while FILE is absent, and makes it
 //   log:FILE    a line for each RUN: segment, start, keep range, last, mean of its picture; before them its pid and
 //   arguments
@@ -346,6 +347,11 @@ int main(int argc, char **argv)
     m->hello = (struct msg_hello){.version = "fake", .device = "nothing", .ranks = 1, .pid = (uint64_t)getpid()};
     send(&f);
     wait_ms(&f, 20);
+    if (strcmp(f.trouble, "load") == 0) {
+        fail(&f, -1, "the tensor blocks.0 is missing from the weights");
+        wait_ms(&f, 200);
+        return 3;
+    }
     if (strcmp(f.trouble, "bye") == 0) {
         m = message(&f, MSG_BYE);
         snprintf(m->bye, sizeof m->bye, "the weights are for another model");

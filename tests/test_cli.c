@@ -476,6 +476,7 @@ static void a_worker_that_fails_is_told_and_its_film_kept(void **state)
         {"fail:2", "segment refused: the words are too long", 29, 41},
         {"die:0", "it was at: ", 0, 17},
         {"mute", "the worker did not call within", 0, 0},
+        {"load", "the tensor blocks.0 is missing", 0, 0},
         {"bye", "the weights are for another model", 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
