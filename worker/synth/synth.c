@@ -307,9 +307,9 @@ static int check_space(const struct synth *s, struct err *e)
     double want = (double)s->report->n_bytes + 1e6, have = (double)v.f_bavail * (double)v.f_frsize;
     if (want <= have) return 0;
     return err_set(e, E_INPUT,
-                   "the model takes %.1f GB and %s has room for %.1f GB; name a folder on another disk, or write less "
+                   "the model takes %.1f MB and %s has room for %.1f MB; name a folder on another disk, or write less "
                    "with --layers N or --dtype bf16",
-                   want / 1e9, s->folder.dir, have / 1e9);
+                   want / 1e6, s->folder.dir, have / 1e6);
 }
 
 static int write_all(struct synth *s, struct err *e)
