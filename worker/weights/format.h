@@ -9,6 +9,7 @@ struct weights_file {
     char *path;
     const uint8_t *map;
     uint64_t size;
+    int set; // which weights_add brought it, from 1
     struct weights_file *next;
 };
 
@@ -20,8 +21,14 @@ void weights_add_meta(struct weights *w, const char *key, const char *value);
 
 // One file, by its content.
 int weights_add_file(struct weights *w, const char *path, struct err *e);
-// The record called `name` also under `canonical`.
-void weights_alias(struct weights *w, const char *name, const char *canonical);
+// Whether `name` came with the set that is being added.
+bool weights_is_new(const struct weights *w, const char *name);
+// Gives the tensors of the set that is being added the names that `rename` makes of theirs (false: they keep them).
+// Over those of earlier sets they win, as ever.
+typedef bool rename_fn(const void *ctx, const char *name, char *out, size_t n);
+int weights_rename(struct weights *w, rename_fn *rename, const void *ctx, struct err *e);
+// Memory that lives as long as the set.
+void *weights_alloc(struct weights *w, size_t n_bytes);
 // Sharded sets: an index file, or a folder with an index, with numbered shards, or with one weights file.
 int shards_add_index(struct weights *w, const char *path, struct err *e);
 int shards_add_folder(struct weights *w, const char *path, struct err *e);

@@ -7,6 +7,7 @@
 #include "kernels/ops.h"
 #include "proto/base/log.h"
 #include "worker/weights/format.h"
+#include "worker/weights/spelling.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -38,6 +39,7 @@ struct weights {
     int64_t n_slots;
     struct meta *meta; // newest first
     int64_t n_replaced;
+    int n_sets;
 };
 
 // ---- index
@@ -85,6 +87,51 @@ static struct record *record_for(struct weights *w, const char *name)
     *r = (struct record){.name = arena_strdup(&w->host, name)};
     *s = w->n;
     return r;
+}
+
+// ---- other names
+
+bool weights_is_new(const struct weights *w, const char *name)
+{
+    const struct record *r = find(w, name);
+    return r && r->file && r->file->set == w->n_sets;
+}
+
+// Enters all records anew. Of two that have come to one name, the newer set's stays.
+static int enter_anew(struct weights *w, struct err *e)
+{
+    int64_t n = 0;
+    memset(w->slot, 0, (size_t)w->n_slots * sizeof *w->slot);
+    for (int64_t i = 0; i < w->n; i++) {
+        struct record r = w->record[i];
+        int64_t *s = find_slot(w, r.name);
+        if (*s == 0) {
+            w->record[n++] = r;
+            *s = n;
+            continue;
+        }
+        struct record *other = &w->record[*s - 1];
+        int set = r.file ? r.file->set : 0, other_set = other->file ? other->file->set : 0;
+        if (set == other_set)
+            return err_set(e, E_INPUT, "%s holds %s in two spellings", r.file ? r.file->path : "the set", r.name);
+        if (set > other_set) *other = r;
+        w->n_replaced++;
+    }
+    w->n = n;
+    return 0;
+}
+
+int weights_rename(struct weights *w, rename_fn *rename, const void *ctx, struct err *e)
+{
+    bool any = false;
+    for (int64_t i = 0; i < w->n; i++) {
+        struct record *r = &w->record[i];
+        char name[4200];
+        if (!r->file || r->file->set != w->n_sets || !rename(ctx, r->name, name, sizeof name)) continue;
+        r->name = arena_strdup(&w->host, name);
+        any = true;
+    }
+    return any ? enter_anew(w, e) : 0;
 }
 
 bool name_is_valid(const char *s, size_t n)
@@ -170,7 +217,7 @@ static int map_file(struct weights *w, const char *path, struct weights_file **o
     close(fd);
     if (rc < 0) return rc;
     struct weights_file *f = arena_alloc(&w->host, sizeof *f);
-    *f = (struct weights_file){arena_strdup(&w->host, path), map, (uint64_t)st.st_size, w->files};
+    *f = (struct weights_file){arena_strdup(&w->host, path), map, (uint64_t)st.st_size, w->n_sets, w->files};
     w->files = f;
     *out = f;
     return 0;
@@ -187,7 +234,7 @@ int weights_add_file(struct weights *w, const char *path, struct err *e)
     return rc;
 }
 
-int weights_add(struct weights *w, const char *path, struct err *e)
+static int add_path(struct weights *w, const char *path, struct err *e)
 {
     struct stat st;
     if (stat(path, &st) < 0) return err_set(e, E_INPUT, "cannot read the weights %s: %s", path, strerror(errno));
@@ -196,6 +243,13 @@ int weights_add(struct weights *w, const char *path, struct err *e)
     if (S_ISDIR(st.st_mode)) return shards_add_folder(w, path, e);
     if (n >= sizeof index && strcmp(path + n - (sizeof index - 1), index) == 0) return shards_add_index(w, path, e);
     return weights_add_file(w, path, e);
+}
+
+int weights_add(struct weights *w, const char *path, struct err *e)
+{
+    w->n_sets++;
+    int rc = add_path(w, path, e);
+    return rc < 0 ? rc : spelling_settle(w, e);
 }
 
 int weights_open(struct weights **out, const char *path, struct err *e)
@@ -259,13 +313,7 @@ void weights_put(struct weights *w, const char *name, tensor t)
     r->t = t;
 }
 
-void weights_alias(struct weights *w, const char *name, const char *canonical)
-{
-    struct record from = *find(w, name), *to = record_for(w, canonical);
-    const char *kept = to->name;
-    *to = from;
-    to->name = kept;
-}
+void *weights_alloc(struct weights *w, size_t n_bytes) { return arena_alloc(&w->host, n_bytes); }
 
 // ---- loading
 
