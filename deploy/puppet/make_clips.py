@@ -156,7 +156,7 @@ def make_shard(vae, train, mean, std, k):
 @torch.no_grad()
 def features(voice):
     """f16 [UNITS, 128, layers x hidden]; the second half of the units sounds recorded."""
-    z = units("speech", SEED_SPEECH, POOL, False)["W"][:UNITS]
+    z = units("speech", SEED_SPEECH, POOL, False, "W")["W"][:UNITS]
     gen, rows = torch.Generator().manual_seed(17), []
     for i in range(0, UNITS, 10):
         wave = torch.from_numpy(z[i:i + 10].astype(np.float32) / 32767)

@@ -1,4 +1,5 @@
-"""Trains the VAE through growing clips: `train_vae.py SCALE` multiplies the minutes of each stage.
+"""Trains the VAE through growing clips: `train_vae.py SCALE [STAGE]`; SCALE multiplies the minutes of each stage, and with a
+stage's name training goes back to its beginning.
 
 Single pictures first, small crops with many faces a step, the pipeline's own clip last; then the decoder alone on
 slightly noisy latents. Absolute plus squared error, mouths weigh 4 and eyes 3, a little KL. Trained on clips shorter
@@ -22,21 +23,19 @@ from vae import vae_new
 # name, minutes, crops a step, frames, size, Muon's rate at the start and at the end, decoder only
 STAGES = [
     ("image", 8, 16, 1, 64, 0.03, 0.03, False),
-    ("five", 10, 16, 5, 48, 0.03, 0.02, False),
-    ("thirteen", 14, 7, 13, 48, 0.02, 0.012, False),
-    ("long", 14, 4, FRAMES, 48, 0.015, 0.008, False),
+    ("five", 3, 16, 5, 48, 0.03, 0.02, False),
+    ("thirteen", 12, 7, 13, 48, 0.02, 0.012, False),
+    ("long", 18, 4, FRAMES, 48, 0.015, 0.008, False),
     ("full", 14, 2, FRAMES, SIZE, 0.01, 0.001, False),
-    ("decoder", 10, 2, FRAMES, SIZE, 0.01, 0.0, True),
+    ("decoder", 12, 2, FRAMES, SIZE, 0.01, 0.0, True),
 ]
 KL, NOISE = 1e-4, 0.07
 
 
 def bank(name):
     if name == "train":
-        z = units("speech", SEED_SPEECH, POOL, False)
-    else:
-        z = units("speech_check", SEED_SPEECH_CHECK, CHECK, True)
-    return {k: z[k] for k in "MLT"}
+        return units("speech", SEED_SPEECH, POOL, False, "MLT")
+    return units("speech_check", SEED_SPEECH_CHECK, CHECK, True, "MLT")
 
 
 def optimisers(net, decoder_only):
@@ -86,7 +85,7 @@ def loss_of(net, x, w, decoder_only):
     return l1 + (d ** 2 * w).mean() / w.mean() + KL * kl, float(l1.detach())
 
 
-def main(scale):
+def main(scale, again=None):
     torch.manual_seed(2)
     net = vae_new()
     slow = run.Slow(net, 0.98)
@@ -95,6 +94,8 @@ def main(scale):
     if "now" in state:
         net.load_state_dict(state["now"])
         slow.resume(state["slow"])
+    if again:
+        state.update(stage=[s[0] for s in STAGES].index(again), used=0.0, opts=None)
     step, total = state["step"], state["total"]
     curve = run.Curve("vae", ["stage", "l1", "psnr", "psnr_mouth", "psnr_eyes", "psnr_last9", "latent_sd"], step)
     for i in range(state["stage"], len(STAGES)):
@@ -151,4 +152,4 @@ def main(scale):
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 1.0)
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else 1.0, *sys.argv[2:3])

@@ -33,7 +33,7 @@ def make(args):
     return (np.clip(wave * 32767, -32768, 32767).astype(np.int16), shapes, classes.astype(np.uint8), loud, tone)
 
 
-def units(name, seed, n, held):
+def units(name, seed, n, held, keys="WMCLT"):
     """Units drawn once and kept on disk: dict of arrays [n, ...]."""
     path = state_path("cache", name + ".npz")
     if not os.path.exists(path):
@@ -42,7 +42,7 @@ def units(name, seed, n, held):
         np.savez(path + ".new.npz", **{k: np.stack(c) for k, c in zip("WMCLT", zip(*parts))})
         os.replace(path + ".new.npz", path)
     z = np.load(path)
-    return {k: z[k] for k in "WMCLT"}
+    return {k: z[k] for k in keys}
 
 
 def target(shapes, loud):
