@@ -297,7 +297,7 @@ static int on_done(struct dispatch *d, const struct msg_done *t, struct err *e)
     j->decode_ms += t->decode_ms;
     j->tail_ms += t->tail_ms;
     if (t->drift > j->drift) j->drift = t->drift;
-    job_beat(j, "done", j->committed, 0, 0);
+    job_beat(j, "done", t->segment, 0, 0);
     changed(d);
     return 0;
 }

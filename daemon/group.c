@@ -209,7 +209,7 @@ const struct msg_hello *group_hello(const struct group *g) { return &g->hello; }
 
 // ---- burying
 
-// The last line of its log, without what could disturb a terminal.
+// The last line of its log, unless it only tells of good days; without what could disturb a terminal.
 static void last_line(const char *path, char *to, size_t n)
 {
     char text[1024];
@@ -223,6 +223,7 @@ static void last_line(const char *path, char *to, size_t n)
     text[got] = 0;
     const char *line = strrchr(text, '\n');
     snprintf(to, n, "%.300s", line ? line + 1 : text);
+    if (strstr(to, " info ") || strstr(to, " debug ")) to[0] = 0;
     for (char *c = to; *c; c++)
         if ((unsigned char)*c < ' ' || *c == 127) *c = ' ';
 }

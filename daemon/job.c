@@ -79,7 +79,7 @@ const struct job_tail *job_tail_of(const struct job *j, int64_t segment)
 
 void job_beat(struct job *j, const char *stage, int64_t segment, uint32_t step, uint32_t n_steps)
 {
-    if (segment < -1 || (j->reel && segment > reel_info(j->reel)->n_segments)) return;
+    if (segment < -1 || (j->reel && segment >= reel_info(j->reel)->n_segments)) return;
     snprintf(j->stage, sizeof j->stage, "%s", stage);
     for (char *c = j->stage; *c; c++)
         if ((unsigned char)*c <= ' ' || *c == 127) *c = '-'; // it goes to terminals
@@ -89,8 +89,8 @@ void job_beat(struct job *j, const char *stage, int64_t segment, uint32_t step, 
     if (!j->reel || segment < 0) return;
     double units = j->spec->r.steps + 1, done = 0;
     if (strcmp(stage, "denoise") == 0) done = step < units ? step : units - 1;
-    if (strcmp(stage, "decode") == 0 || strcmp(stage, "send") == 0) done = units - 1;
-    if (segment < j->committed) segment = j->committed, done = 0;
+    if (strcmp(stage, "decode") == 0) done = units - 1 + (n_steps ? 0.9 * step / n_steps : 0);
+    if (strcmp(stage, "done") == 0) done = units;
     double percent = 100 * ((double)segment * units + done) / ((double)reel_info(j->reel)->n_segments * units);
     if (percent > j->percent && percent <= 100) j->percent = percent;
     if (j->stepped_ms == 0 && strcmp(stage, "denoise") == 0) {

@@ -29,7 +29,7 @@ static int unknown(const char *word)
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "__media") == 0) return media_child_main(argc, argv);
-    log_init(LOG_INFO, "longtake", -1);
+    log_init(LOG_INFO, "longtake", 0);
     if (argc < 2) {
         cli_help(0, NULL);
         return EXIT_USAGE;

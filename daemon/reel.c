@@ -53,9 +53,11 @@ static void folder_remove(const char *folder)
 
 void reel_remove_folder(const char *output)
 {
-    char folder[4096];
+    char folder[4096], growing[4200];
+    struct stat st;
     folder_of(output, folder, sizeof folder);
-    folder_remove(folder);
+    snprintf(growing, sizeof growing, "%s/film.mp4", folder);
+    if (stat(growing, &st) < 0 || st.st_size == 0) folder_remove(folder);
 }
 
 static int folder_open(struct reel *r, struct err *e)

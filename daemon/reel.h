@@ -50,7 +50,8 @@ int reel_finish(struct reel *r, struct err *e);
 bool reel_abandon(struct reel *r);
 void reel_close(struct reel **r);
 
-// Removes the private folder of an output and what is in it, for a program that must end at once.
+// Removes the private folder of an output, unless a film of an earlier run is in it. For a program that must end at
+// once.
 void reel_remove_folder(const char *output);
 
 #endif

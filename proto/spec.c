@@ -167,7 +167,7 @@ static const struct opt rows[] = {
     {"prompt", OPT_TEXT, FIELD(prompt), 0, 0, NULL, NULL, "TEXT", "describes the scene and its mood, not the words spoken"},
     {"negative-prompt", OPT_TEXT, FIELD(negative), 0, 0, NULL, NULL, "TEXT", "what to keep away from (built in)"},
     {"output", OPT_TEXT, FIELD(output), 0, 0, NULL, NULL, "FILE", "the video to write, .mp4 or .mov; also -o"},
-    {"overwrite", OPT_FLAG, FIELD(overwrite), 0, 0, NULL, NULL, NULL, "replace the output if it exists (else a number is added)"},
+    {"overwrite", OPT_FLAG, FIELD(overwrite), 0, 0, NULL, NULL, NULL, "replace the output if it exists"},
     {"model", OPT_TEXT, FIELD(model), 0, 0, NULL, NULL, "DIR", "model folder"},
     {"size", OPT_TEXT, FIELD(size), 0, 0, NULL, NULL, "NAME", "size class of the model, e.g. infinitetalk-480"},
     {"mode", OPT_NAME, FIELD(r.mode), 0, 0, modes, NULL, "streaming|clip", "as long as the voice, or one segment"},
