@@ -73,8 +73,9 @@ void job_tail_keep(struct job *j, int64_t segment, const void *bytes, size_t n)
 
 const struct job_tail *job_tail_of(const struct job *j, int64_t segment)
 {
+    if (segment < 0) return NULL;
     const struct job_tail *t = &j->tail[segment % 2];
-    return segment >= 0 && t->segment == segment ? t : NULL;
+    return t->segment == segment ? t : NULL;
 }
 
 void job_beat(struct job *j, const char *stage, int64_t segment, uint32_t step, uint32_t n_steps)
