@@ -37,7 +37,7 @@ static int begin(void **state)
     (void)state;
     char dir[256];
     struct synth_report r;
-    strcpy(top, "/tmp/test_inspect_XXXXXX");
+    snprintf(top, sizeof top, "/tmp/test_inspect_XXXXXX");
     if (!mkdtemp(top)) return -1;
     return synth_write(&(struct synth_options){.seed = 3, .dir = at(dir, sizeof dir, "tiny")}, &r, NULL);
 }

@@ -23,7 +23,7 @@ static char top[64];
 static int begin(void **state)
 {
     (void)state;
-    strcpy(top, "/tmp/test_lora_XXXXXX");
+    snprintf(top, sizeof top, "/tmp/test_lora_XXXXXX");
     return mkdtemp(top) ? 0 : -1;
 }
 
@@ -300,7 +300,8 @@ static void the_published_model_has_no_two_modules_of_one_spelling(void **state)
         char *tail = strstr(there, ".weight") ? strstr(there, ".weight") : strstr(there, ".bias");
         if (tail) *tail = 0;
         if (!names_to_diffusers(back, sizeof back, there)) continue;
-        strcat(back, tail ? l.head[i].name + (tail - there) : "");
+        size_t end_at = strlen(back);
+        snprintf(back + end_at, sizeof back - end_at, "%s", tail ? l.head[i].name + (tail - there) : "");
         assert_true(names_from_diffusers(there, sizeof there, back));
         assert_string_equal(there, l.head[i].name);
         n_renamed++;

@@ -20,7 +20,7 @@ static char top[64];
 static int begin(void **state)
 {
     (void)state;
-    strcpy(top, "/tmp/test_spelling_XXXXXX");
+    snprintf(top, sizeof top, "/tmp/test_spelling_XXXXXX");
     return mkdtemp(top) ? 0 : -1;
 }
 
@@ -61,6 +61,16 @@ static void renamed_adapter(char *out, size_t n, const char *ours)
     snprintf(out, n, "%s%s", projection ? "multitalk_" : "", ours);
 }
 
+// What follows "<head><number>." in a name, or NULL.
+static const char *after(const char *name, const char *head, int *i)
+{
+    char *rest = NULL;
+    size_t n = strlen(head);
+    if (strncmp(name, head, n) != 0) return NULL;
+    *i = (int)strtol(name + n, &rest, 10);
+    return rest > name + n && *rest == '.' ? rest + 1 : NULL;
+}
+
 // The rows of a table {ours, theirs} whose first fits the tail of a name.
 static const char *row(const char *const table[][2], const char *tail)
 {
@@ -83,9 +93,10 @@ static void hugging_face_text(char *out, size_t n, const char *ours)
         {"ffn.fc2.weight", "layer.1.DenseReluDense.wo.weight"},
         {"pos_embedding.embedding.weight", "layer.0.SelfAttention.relative_attention_bias.weight"},
         {NULL, NULL}};
-    int i, at = 0;
-    if (sscanf(ours, "blocks.%d.%n", &i, &at) == 1 && at > 0)
-        snprintf(out, n, "text_encoders.umt5xxl.transformer.encoder.block.%d.%s", i, row(table, ours + at));
+    int i;
+    const char *tail = after(ours, "blocks.", &i);
+    if (tail)
+        snprintf(out, n, "text_encoders.umt5xxl.transformer.encoder.block.%d.%s", i, row(table, tail));
     else
         snprintf(out, n, "text_encoders.umt5xxl.transformer.%s",
                  strcmp(ours, "norm.weight") == 0 ? "encoder.final_layer_norm.weight" : "shared.weight");
@@ -113,9 +124,10 @@ static void hugging_face_clip(char *out, size_t n, const char *ours)
                                            {"mlp.2.weight", "mlp.fc2.weight"},
                                            {"mlp.2.bias", "mlp.fc2.bias"},
                                            {NULL, NULL}};
-    int i, at = 0;
-    if (sscanf(ours, "visual.transformer.%d.%n", &i, &at) == 1 && at > 0)
-        snprintf(out, n, "vision_model.encoder.layers.%d.%s", i, row(inner, ours + at));
+    int i;
+    const char *tail = after(ours, "visual.transformer.", &i);
+    if (tail)
+        snprintf(out, n, "vision_model.encoder.layers.%d.%s", i, row(inner, tail));
     else
         snprintf(out, n, "%s", row(whole, ours));
 }
@@ -131,24 +143,21 @@ static void diffusers_vae(char *out, size_t n, const char *ours)
                                            {"shortcut.weight", "conv_shortcut.weight"},
                                            {"shortcut.bias", "conv_shortcut.bias"},
                                            {NULL, NULL}};
-    char half[16];
-    int i, at = 0;
-    if (sscanf(ours, "encoder.downsamples.%d.%n", &i, &at) == 1 && at > 0)
-        snprintf(out, n, "encoder.down_blocks.%d.%s", i, row(inner, ours + at));
-    else if (sscanf(ours, "decoder.upsamples.%d.%n", &i, &at) == 1 && at > 0)
+    int i;
+    const char *half = strncmp(ours, "encoder.", 8) == 0 ? "encoder" : "decoder", *at, *in_half = ours + 8;
+    if ((at = after(ours, "encoder.downsamples.", &i)))
+        snprintf(out, n, "encoder.down_blocks.%d.%s", i, row(inner, at));
+    else if ((at = after(ours, "decoder.upsamples.", &i)))
         snprintf(out, n, "decoder.up_blocks.%d.%s.%d.%s", i / 4, i % 4 == 3 ? "upsamplers" : "resnets",
-                 i % 4 == 3 ? 0 : i % 4, row(inner, ours + at));
-    else if (sscanf(ours, "%15[a-z].middle.%d.%n", half, &i, &at) == 2 && at > 0)
-        snprintf(out, n, "%s.mid_block.%s.%d.%s", half, i == 1 ? "attentions" : "resnets", i / 2,
-                 row(inner, ours + at));
-    else if (sscanf(ours, "%15[a-z].conv1.%n", half, &at) == 1 && at > 0)
-        snprintf(out, n, "%s.conv_in.%s", half, ours + at);
-    else if (sscanf(ours, "%15[a-z].head.0.%n", half, &at) == 1 && at > 0)
-        snprintf(out, n, "%s.norm_out.%s", half, ours + at);
-    else if (sscanf(ours, "%15[a-z].head.2.%n", half, &at) == 1 && at > 0)
-        snprintf(out, n, "%s.conv_out.%s", half, ours + at);
-    else
+                 i % 4 == 3 ? 0 : i % 4, row(inner, at));
+    else if (strncmp(ours, "conv", 4) == 0)
         snprintf(out, n, "%s%s", ours[4] == '1' ? "quant_conv" : "post_quant_conv", ours + 5);
+    else if ((at = after(in_half, "middle.", &i)))
+        snprintf(out, n, "%s.mid_block.%s.%d.%s", half, i == 1 ? "attentions" : "resnets", i / 2, row(inner, at));
+    else if ((at = after(in_half, "head.", &i)))
+        snprintf(out, n, "%s.%s.%s", half, i == 0 ? "norm_out" : "conv_out", at);
+    else
+        snprintf(out, n, "%s.conv_in.%s", half, in_half + strlen("conv1."));
 }
 
 // ---- there and back
@@ -160,11 +169,11 @@ static int64_t spell(struct tensor_head *head, const struct synth_list *l, spell
     for (int64_t i = 0; i < l->n; i++) {
         const struct tensor_head *h = &l->head[i];
         const char *qkv = strstr(h->name, ".attn.to_qkv.");
-        int layer;
+        int layer = 0;
+        if (qkv) assert_non_null(after(h->name, "visual.transformer.", &layer));
         for (int k = 0; qkv && k < 3; k++) {
             head[n] = *h;
             head[n].shape[0] /= 3;
-            assert_int_equal(sscanf(h->name, "visual.transformer.%d", &layer), 1);
             snprintf(head[n++].name, TENSOR_NAME_MAX, "vision_model.encoder.layers.%d.self_attn.%c_proj.%s", layer,
                      "qkv"[k], qkv + 13);
         }

@@ -33,7 +33,7 @@ static char top[64];
 static int begin(void **state)
 {
     (void)state;
-    strcpy(top, "/tmp/test_synth_XXXXXX");
+    snprintf(top, sizeof top, "/tmp/test_synth_XXXXXX");
     printf("seed %d\n", SEED);
     return mkdtemp(top) ? 0 : -1;
 }

@@ -109,8 +109,8 @@ static json_t *vocabulary_of(void)
         add_piece(v, piece, false);
     }
     for (int i = 0; i < N_FREQUENT; i++) add_piece(v, frequent[i], true);
-    for (char c = '!'; c <= '~'; c++) {
-        char piece[2] = {c, 0};
+    for (int c = '!'; c <= '~'; c++) {
+        char piece[2] = {(char)c, 0};
         if (!is_frequent(piece)) add_piece(v, piece, true);
     }
     return v;

@@ -105,19 +105,19 @@ enum form { SHARDED, SAFETENSORS, CHECKPOINT, ORDERED };
 
 struct part {
     const char *path; // below the folder; SHARDED: of the index
-    enum form form;
     const char *root; // inside of a checkpoint
     void (*list)(struct synth_list *l, const struct synth_sizes *s);
+    enum form form;
     enum dtype dtype; // DT_NONE: the one asked for
 };
 static const struct part parts[] = {
-    {"diffusion_pytorch_model.safetensors.index.json", SHARDED, NULL, list_dit, DT_NONE},
-    {"InfiniteTalk/single/infinitetalk.safetensors", SAFETENSORS, NULL, list_adapter, DT_NONE},
-    {"InfiniteTalk/multi/infinitetalk.safetensors", SAFETENSORS, NULL, list_adapter, DT_NONE},
-    {"models_t5_umt5-xxl-enc-bf16.pth", CHECKPOINT, "umt5-xxl-enc-bf16", list_text, DT_BF16},
-    {"models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", ORDERED, "clip", list_clip, DT_F32},
-    {"Wan2.1_VAE.pth", ORDERED, "wanx_vae", list_vae, DT_F32},
-    {"chinese-wav2vec2-base/pytorch_model.bin", ORDERED, "pytorch_model", list_voice, DT_F32},
+    {"diffusion_pytorch_model.safetensors.index.json", NULL, list_dit, SHARDED, DT_NONE},
+    {"InfiniteTalk/single/infinitetalk.safetensors", NULL, list_adapter, SAFETENSORS, DT_NONE},
+    {"InfiniteTalk/multi/infinitetalk.safetensors", NULL, list_adapter, SAFETENSORS, DT_NONE},
+    {"models_t5_umt5-xxl-enc-bf16.pth", "umt5-xxl-enc-bf16", list_text, CHECKPOINT, DT_BF16},
+    {"models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth", "clip", list_clip, ORDERED, DT_F32},
+    {"Wan2.1_VAE.pth", "wanx_vae", list_vae, ORDERED, DT_F32},
+    {"chinese-wav2vec2-base/pytorch_model.bin", "pytorch_model", list_voice, ORDERED, DT_F32},
 };
 enum { N_PARTS = sizeof parts / sizeof *parts };
 
@@ -143,7 +143,7 @@ struct synth {
     struct folder folder;
     sigset_t stop;
     struct synth_report *report;
-    uint8_t *piece;
+    void *piece; // PIECE values of up to 4 bytes
 };
 
 static void at(char *buf, size_t n, const struct synth *s, const char *path)

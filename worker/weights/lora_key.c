@@ -70,6 +70,12 @@ static bool cut_end(char *s, const char *suffix)
     return true;
 }
 
+static void put_end(char *s, size_t n, const char *end)
+{
+    size_t at = strlen(s);
+    snprintf(s + at, n - at, "%s", end);
+}
+
 static void cut_prefixes(char *s)
 {
     bool cut = true;
@@ -93,11 +99,11 @@ enum lora_role lora_key_split(const char *key, char *module, size_t n)
 {
     if (strlen(key) + sizeof ".modulation" >= n) return LORA_NONE;
     if (lora_key_method(key)) return LORA_FOREIGN;
-    strcpy(module, key);
+    snprintf(module, n, "%s", key);
     cut_prefixes(module);
     cut_default(module);
     if (cut_end(module, ".diff_m")) {
-        strcat(module, ".modulation");
+        put_end(module, n, ".modulation");
         return LORA_DIFF;
     }
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
@@ -117,18 +123,18 @@ enum lora_role lora_key_published(const char *key, char *target, char *up, size_
     static const char prefix[] = "diffusion_model.";
     const size_t m = sizeof prefix - 1;
     if (strncmp(key, prefix, m) != 0 || strlen(key) + sizeof ".weight" >= n) return LORA_NONE;
-    strcpy(target, key + m);
+    snprintf(target, n, "%s", key + m);
     if (cut_end(target, "lora_down.weight")) {
         snprintf(up, n, "%s%slora_up.weight", prefix, target);
-        strcat(target, "weight");
+        put_end(target, n, "weight");
         return LORA_DOWN;
     }
     if (cut_end(target, "diff_b")) {
-        strcat(target, "bias");
+        put_end(target, n, "bias");
         return LORA_DIFF_B;
     }
     if (cut_end(target, "diff")) {
-        strcat(target, "weight");
+        put_end(target, n, "weight");
         return LORA_DIFF;
     }
     return LORA_NONE;

@@ -2,7 +2,8 @@
 //
 // Files are recognised by content (spec: weights 0.2), never by extension: safetensors, PyTorch zip. A path may be a
 // file, an index.json of shards, or a folder of shards. Files are added in order; a later file wins a name collision
-// (reported once in the log). Nothing is copied: a tensor from weights_get points into the map, in the file's dtype.
+// (reported once in the log). Models saved under the names of others get ours (spelling.h). Nothing is copied: a tensor
+// from weights_get points into the map, in the file's dtype.
 #ifndef WORKER_WEIGHTS_WEIGHTS_H
 #define WORKER_WEIGHTS_WEIGHTS_H
 
