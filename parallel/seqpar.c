@@ -38,6 +38,8 @@ void seqpar_init(struct seqpar *sp, const struct mesh *m, struct dev_arena *a, c
     if (!f.batch) f.batch = 1;
     if (!f.classes) f.maps = 0;
     if (f.classes && !f.maps) f.maps = f.batch;
+    static const struct mesh alone = {.n = {1, 1, 1}};
+    if (!m) m = &alone;
     int u = m->n.heads, r = m->n.ring;
     BUG_IF(f.n_heads % u != 0, "%d heads on %d ranks", f.n_heads, u);
     BUG_IF(f.maps > f.batch, "%d maps of %d branches", f.maps, f.batch);
@@ -180,6 +182,10 @@ static void range_of_map(struct seqpar *sp, tensor lohi)
     while (n < sp->n_ring && block_rows(sp, n) > 0) n++;
     for (int64_t m = 0; m < maps && rows > 0; m++)
         op_row_range(sp->dev, tensor_at(sp->range, m), tensor_slice(tensor_at(sp->part, m), 1, 0, rows));
+    if (sp->n_ring == 1) {
+        op_copy(sp->dev, lohi, sp->range);
+        return;
+    }
     comm_all_gather(sp->ring, sp->ranges.data, sp->range.data, tensor_bytes(sp->range));
     tensor turned = tensor_of(sp->turned.data, DT_F32, SHAPE(maps, classes, n, 2));
     op_copy(sp->dev, turned, tensor_permute(tensor_slice(sp->ranges, 0, 0, n), (int[]){1, 2, 0, 3}));
@@ -247,6 +253,10 @@ void seqpar_grouped(struct seqpar *sp, tensor y, tensor q, tensor k, tensor v)
 void seqpar_gather(struct seqpar *sp, struct dev_arena *scratch, tensor all, tensor mine)
 {
     int64_t mark = dev_arena_mark(scratch), n = sp->n_ring * sp->n_heads * sp->rows.each;
+    if (sp->n_ring * sp->n_heads == 1) {
+        op_copy(sp->dev, all, mine);
+        return;
+    }
     tensor padded = dev_tensor(scratch, mine.dtype, SHAPE(n, mine.shape[1]));
     comm_all_gather(sp->sequence, padded.data, mine.data, tensor_bytes(mine));
     op_copy(sp->dev, all, tensor_slice(padded, 0, 0, sp->rows.total));

@@ -42,7 +42,7 @@ struct seqpar {
     tensor range, ranges, turned; // F32 [maps, classes, 2], gathered over the ring, and with the ring inside
 };
 
-// Buffers come from `a` and live as long; `m` must outlive it.
+// Buffers come from `a` and live as long; `m` must outlive it. `m` NULL: one rank, and no buffers but the map's.
 void seqpar_init(struct seqpar *sp, const struct mesh *m, struct dev_arena *a, const struct seqpar_for *f);
 
 // Which speaker a token looks at (op_attention_map over the first frame's keys), without moving a key for it.

@@ -9,8 +9,12 @@
 //
 // One time value serves all latent frames although the motion frames are clean. What depends on t alone is computed
 // once per step and shared by the branches. The branches run one after another and each gives its scratch back, so
-// memory is that of one forward and the predictions. The device is waited for once per step, and there the latents are
-// looked at: a NaN that came up in a step is told at that step instead of arriving as a grey video.
+// memory is that of one forward and the predictions; or as one batch, where a block's weights are dear to fetch. Over
+// the guide axis of a mesh, rank g of G takes branches g, g + G, ...; then the predictions are gathered, whole, and all
+// ranks combine them and step in the same order, so that all hold the same latents. The published step cache counts
+// the forwards of all branches in one row, so there every rank takes all branches. The device is waited for once per
+// step, and there the latents are looked at: a NaN that came up in a step is told at that step instead of arriving as a
+// grey video.
 #include "worker/denoise.h"
 
 #include <math.h>
@@ -39,8 +43,8 @@ static int check_finite(const struct denoise *n, struct dev_arena *a, tensor x, 
                    (long long)n->segment + 1, step + 1, n->n_steps);
 }
 
-static void forward(const struct denoise *n, struct dev_arena *a, tensor out, tensor x, struct dit_time time, int step,
-                    int i)
+static struct dit_in input(const struct denoise *n, struct dev_arena *a, tensor x, struct dit_time time, int step,
+                           int i)
 {
     const struct guide_branch *b = &n->guide->branch[i];
     struct dit_in in = {.x = x,
@@ -52,7 +56,47 @@ static void forward(const struct denoise *n, struct dev_arena *a, tensor out, te
                         .voice = b->no_voice ? n->silence : n->voice};
     if (n->cache) in.skip = cache_skips(n->cache, b->slot, time.e0, &in.residual);
     if (n->cache && n->tap) tap_see(n->tap, cache_decision(n->cache, a), "step%d.cache%d", step, i);
-    dit_forward(n->dit, a, out, &in, NULL);
+    return in;
+}
+
+// Ranks that share out the branches.
+static int guide_ranks(const struct denoise *n)
+{
+    return n->mesh && !(n->cache && n->cache->published) ? n->mesh->n.guide : 1;
+}
+
+// This rank's predictions, into their places in p.
+static void predict(const struct denoise *n, struct dev_arena *a, const tensor *p, tensor x, struct dit_time time,
+                    int step)
+{
+    struct dit_in in[GUIDE_BRANCHES];
+    tensor out[GUIDE_BRANCHES];
+    int count = 0, ranks = guide_ranks(n), first = ranks > 1 ? n->mesh->i_guide : 0;
+    bool alike = true;
+    for (int i = first; i < n->guide->n; i += ranks) {
+        in[count] = input(n, a, x, time, step, i);
+        alike = alike && in[count].skip == in[0].skip;
+        out[count++] = p[i];
+        if (n->together) continue;
+        dit_forward_branches(n->dit, n->mesh, a, out, in, 1, NULL);
+        count = 0;
+    }
+    if (count > 0 && alike)
+        dit_forward_branches(n->dit, n->mesh, a, out, in, count, NULL);
+    else
+        for (int i = 0; i < count; i++) dit_forward_branches(n->dit, n->mesh, a, &out[i], &in[i], 1, NULL);
+}
+
+// The other ranks' predictions; in the last round some have none.
+static void gather(const struct denoise *n, const tensor *p)
+{
+    int ranks = guide_ranks(n);
+    for (int from = 0; ranks > 1 && from < n->guide->n; from += ranks) {
+        int64_t bytes[GUIDE_BRANCHES] = {0};
+        int own = from + n->mesh->i_guide;
+        for (int i = 0; i < ranks && from + i < n->guide->n; i++) bytes[i] = tensor_bytes(p[from + i]);
+        comm_all_gatherv(n->mesh->guide, p[from].data, own < n->guide->n ? p[own].data : NULL, bytes);
+    }
 }
 
 static void step(const struct denoise *n, struct dev_arena *a, tensor x, int i)
@@ -60,14 +104,14 @@ static void step(const struct denoise *n, struct dev_arena *a, tensor x, int i)
     struct dev *d = dev_arena_dev(a);
     int64_t mark = dev_arena_mark(a);
     tensor v = dev_tensor(a, DT_F32, x.n, x.shape), p[GUIDE_BRANCHES];
+    tensor all = dev_tensor(a, DT_F32, SHAPE(n->guide->n, tensor_count(x)));
+    for (int k = 0; k < n->guide->n; k++) p[k] = tensor_reshape(tensor_at(all, k), x.n, x.shape);
     put_motion(n, d, x);
     tap_see(n->tap, x, "step%d.latent_in", i);
     struct dit_time time = dit_time_new(n->dit, a, n->t[i], NULL);
-    for (int k = 0; k < n->guide->n; k++) {
-        p[k] = dev_tensor(a, DT_F32, x.n, x.shape);
-        forward(n, a, p[k], x, time, i, k);
-        tap_see(n->tap, p[k], "step%d.pred%d", i, k);
-    }
+    predict(n, a, p, x, time, i);
+    gather(n, p);
+    for (int k = 0; k < n->guide->n; k++) tap_see(n->tap, p[k], "step%d.pred%d", i, k);
     guide_combine(n->guide, a, v, p);
     op_axpby(d, x, 1, x, -(n->t[i] - n->t[i + 1]) / 1000, v);
     put_motion(n, d, x);
@@ -79,11 +123,16 @@ int denoise_run(const struct denoise *n, struct dev_arena *a, tensor x, struct e
 {
     guide_reset(n->guide);
     if (n->cache) cache_reset(n->cache);
+    if (n->mesh) {
+        BUG_IF(n->mesh->n.guide > GUIDE_BRANCHES, "%d ranks for branches", n->mesh->n.guide);
+        comm_set_dry(n->mesh->world, dev_is_dry(dev_arena_dev(a)));
+    }
     for (int i = 0; i < n->n_steps; i++) {
         step(n, a, x, i);
         int rc = check_finite(n, a, x, i, e);
         if (rc == 0 && n->step && (rc = n->step(n->ctx, i + 1, n->n_steps)) < 0)
             err_set(e, rc, "segment %lld ended at step %d", (long long)n->segment + 1, i + 1);
+        if (n->mesh) rc = comm_agree(n->mesh->world, rc, NULL, e);
         if (rc < 0) return rc;
     }
     return 0;

@@ -18,14 +18,17 @@ struct denoise {
     const struct dit_words *words, *negative; // `negative` only where the guide has a branch with it
     const struct dit_voice *voice, *silence;  // `silence`, of zeros, only where the guide has a branch with it
     struct guide *guide;
-    struct cache *cache;                  // NULL: every forward runs whole
+    struct cache *cache;     // NULL: every forward runs whole
+    const struct mesh *mesh; // the ranks that do this together, all with the same fields; NULL: alone
+    bool together;           // a rank's branches go through a block as one batch: more memory, weights used once
     int (*step)(void *ctx, int i, int n); // after each step; a negative code ends the loop. NULL: nobody listens
     void *ctx;
     const struct tap *tap; // "step0.latent_in", "step0.cache0", "step0.pred0", "step0.latent_out", ...
 };
 
-// x F32 [c, t, h, w], noise on entry, latents on return. Scratch comes from `a` and is given back. A device fault, an
-// ended loop and a value that is not finite are errors; the last is told with segment and step.
+// x F32 [c, t, h, w], noise on entry, latents on return, the same on every rank. Scratch comes from `a` and is given
+// back. A device fault, an ended loop and a value that is not finite are errors; the last is told with segment and
+// step. Ranks agree once a step, so an error or an end on one is an error on all.
 int denoise_run(const struct denoise *n, struct dev_arena *a, tensor x, struct err *e);
 
 #endif

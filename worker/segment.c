@@ -75,7 +75,7 @@ int segment_open(struct segment **out, const struct segment_job *j, struct err *
         int n_slots = 0;
         for (int i = 0; i < s->guide.n; i++)
             if (s->guide.branch[i].slot >= n_slots) n_slots = s->guide.branch[i].slot + 1;
-        cache_init(&s->cache, j->keep, r, n_slots, t * gh * gw, c->dim, dit_dtype(j->dit));
+        cache_init(&s->cache, j->keep, r, n_slots, dit_rows(j->mesh, t, 2 * gh, 2 * gw), c->dim, dit_dtype(j->dit));
     }
     if (guide_wants_silence(&s->guide)) s->silence = dit_voice_null(j->dit, j->keep, t);
     s->color = dev_tensor(j->keep, DT_F64, SHAPE(1, 3, 2));
@@ -255,6 +255,8 @@ static int denoise(struct segment *s, const struct segment_in *in, tensor x, ten
                         .silence = &s->silence,
                         .guide = &s->guide,
                         .cache = j->spec->teacache ? &s->cache : NULL,
+                        .mesh = j->mesh,
+                        .together = j->together,
                         .step = watched ? on_step : NULL,
                         .ctx = (void *)sink,
                         .tap = j->tap};

@@ -8,6 +8,7 @@
 
 #include "kernels/ops.h"
 #include "kernels/tap.h"
+#include "parallel/mesh.h"
 #include "worker/weights/weights.h"
 
 struct dit;
@@ -71,11 +72,19 @@ struct dit_in {
     const struct dit_picture *picture;
     const struct dit_voice *voice;
     // Step cache: when `skip`, no block runs and `residual` is added to the patch embedding; else, when `residual` is
-    // given, it receives (block output - block input), [n_tokens, dim] of the model's dtype.
+    // given, it receives (block output - block input), [dit_rows, dim] of the model's dtype.
     bool skip;
     tensor residual;
 };
 // out F32 [out_dim, t, h, w]. Scratch comes from `a` and is given back.
 void dit_forward(const struct dit *m, struct dev_arena *a, tensor out, const struct dit_in *in, const struct tap *tap);
+
+// The same by the ranks of a mesh that share the sequence (`mesh` NULL: this rank alone), for `n` branches at once,
+// which share x, y, masks, time, picture and skip. Every rank receives the whole of out[0..n). A block's weights are
+// used once for all branches; memory grows with their number. Taps see this rank's rows, of all branches.
+void dit_forward_branches(const struct dit *m, const struct mesh *mesh, struct dev_arena *a, const tensor *out,
+                          const struct dit_in *in, int n, const struct tap *tap);
+// Rows that this rank works on for latents [.., t, h, w], padding included.
+int64_t dit_rows(const struct mesh *mesh, int64_t t, int64_t h, int64_t w);
 
 #endif
