@@ -19,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { HELLO_MS = 60000, SILENCE_MS = 3000, STALL_MS = 3600000, ARGS_MAX = 64, FOLDER_MAX = 80 };
+enum { HELLO_MS = 60000, SILENCE_MS = 3000, STALL_MS = 3600000, AWAY_MS = 1000, ARGS_MAX = 64, FOLDER_MAX = 80 };
 
 struct group {
     struct group_options o; // strings are gone; times hold
@@ -31,7 +31,7 @@ struct group {
     bool has_peer, said_bye;
     struct msg_hello hello;
     char bye[256];
-    int64_t started_ms, heard_ms, progress_ms;
+    int64_t started_ms, heard_ms, progress_ms, checked_ms;
     uint64_t progress;
 };
 
@@ -113,7 +113,7 @@ int group_start(struct group **out, struct loop *l, const struct group_options *
     if (!g->o.hello_ms) g->o.hello_ms = HELLO_MS;
     if (!g->o.silence_ms) g->o.silence_ms = SILENCE_MS;
     if (!g->o.stall_ms) g->o.stall_ms = STALL_MS;
-    g->started_ms = g->heard_ms = g->progress_ms = clock_ms();
+    g->started_ms = g->heard_ms = g->progress_ms = g->checked_ms = clock_ms();
     int rc = socket_open(g, l, e);
     if (rc >= 0) rc = process_start(g, l, o, e);
     if (rc < 0) {
@@ -246,7 +246,13 @@ static int tell_end(const struct group *g, struct loop_child_end end, struct err
 
 int group_check(struct group *g, struct err *e)
 {
-    int64_t now = clock_ms();
+    int64_t now = clock_ms(), away = now - g->checked_ms;
+    g->checked_ms = now;
+    if (away > AWAY_MS) { // this program slept, was stopped or was busy: not the worker's silence
+        g->started_ms += away;
+        g->heard_ms += away;
+        g->progress_ms += away;
+    }
     struct loop_child_end end = loop_child_end(g->child);
     if (end.ended) return tell_end(g, end, e);
     if (!g->has_peer && now - g->started_ms > g->o.hello_ms)

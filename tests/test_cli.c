@@ -579,6 +579,21 @@ static void interrupts_end_cleanly_and_kills_leave_what_plays(void **state)
     assert_false(exists(in_folder("stop.mp4.longtake")));
 }
 
+// Neither the person who stops it nor a sleeping machine makes a worker silent.
+static void a_pause_of_the_coordinator_is_no_silence(void **state)
+{
+    (void)state;
+    static struct ran r;
+    pid_t pid = begin((const char *const[]){GOOD, "-o", "@pause.mp4", NULL}, "step:100");
+    wait_for_text(in_folder("stderr"), "segment 2/15 done");
+    kill(pid, SIGSTOP);
+    sleep(4);
+    kill(pid, SIGCONT);
+    finish(pid, &r);
+    succeeded(&r);
+    assert_int_equal(film_frames(in_folder("pause.mp4")), 178);
+}
+
 static void two_renders_of_one_name_are_one_too_many(void **state)
 {
     (void)state;
@@ -651,6 +666,7 @@ int main(void)
         cmocka_unit_test(a_worker_that_fails_is_told_and_its_film_kept),
         cmocka_unit_test(another_group_goes_on_and_the_bytes_are_the_same),
         cmocka_unit_test(interrupts_end_cleanly_and_kills_leave_what_plays),
+        cmocka_unit_test(a_pause_of_the_coordinator_is_no_silence),
         cmocka_unit_test(two_renders_of_one_name_are_one_too_many),
         cmocka_unit_test(nothing_is_left_in_tmp),
     };

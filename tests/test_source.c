@@ -12,6 +12,8 @@
 #include "daemon/media/child.h"
 #include "daemon/media/source.h"
 
+#include <libavutil/bswap.h>
+#include <libavutil/crc.h>
 #include <math.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -208,16 +210,58 @@ static void palettes_and_single_bits_are_read(void **state)
     source_close(s);
 }
 
-// A JPEG and its EXIF orientation, 1..8: what the eye sees is the same picture each time.
+// What stands between the first two bytes of a picture and the rest: EXIF that holds nothing but an orientation.
+static void turned_jpeg(FILE *f, const uint8_t *jpeg, size_t n, const uint8_t *tiff, size_t n_tiff)
+{
+    fwrite(jpeg, 1, 2, f);
+    fwrite((uint8_t[]){0xff, 0xe1, 0, (uint8_t)(n_tiff + 8)}, 1, 4, f);
+    fwrite("Exif\0\0", 1, 6, f);
+    fwrite(tiff, 1, n_tiff, f);
+    fwrite(jpeg + 2, 1, n - 2, f);
+}
+
+static void turned_png(FILE *f, const uint8_t *png, size_t n, const uint8_t *tiff, size_t n_tiff)
+{
+    enum { IHDR_END = 33 };
+    fwrite(png, 1, IHDR_END, f);
+    fwrite((uint8_t[]){0, 0, 0, (uint8_t)n_tiff}, 1, 4, f);
+    fwrite("eXIf", 1, 4, f);
+    fwrite(tiff, 1, n_tiff, f);
+    uint32_t crc =
+        av_bswap32(av_crc(av_crc_get_table(AV_CRC_32_IEEE_LE),
+                          av_crc(av_crc_get_table(AV_CRC_32_IEEE_LE), ~0u, (const uint8_t *)"eXIf", 4), tiff, n_tiff) ^
+                   ~0u);
+    fwrite(&crc, 1, 4, f);
+    fwrite(png + IHDR_END, 1, n - IHDR_END, f);
+}
+
+static void turned_webp(FILE *f, const uint8_t *webp, size_t n, const uint8_t *tiff, size_t n_tiff)
+{
+    uint32_t size = (uint32_t)(n - 8 + 18 + 8 + n_tiff);
+    fwrite("RIFF", 1, 4, f);
+    fwrite(&size, 1, 4, f);
+    fwrite("WEBPVP8X\x0a\0\0\0\x08\0\0\0", 1, 16, f);
+    fwrite((uint8_t[]){W - 1, 0, 0, H - 1, 0, 0}, 1, 6, f);
+    fwrite(webp + 12, 1, n - 12, f);
+    fwrite("EXIF", 1, 4, f);
+    fwrite((uint8_t[]){(uint8_t)n_tiff, 0, 0, 0}, 1, 4, f);
+    fwrite(tiff, 1, n_tiff, f);
+}
+
+// An orientation, 1..8, in each kind of file: what the eye sees is the same picture each time.
 static void exif_turns_pictures_upright(void **state)
 {
     (void)state;
+    static const struct {
+        const char *name, *options;
+        void (*turn)(FILE *f, const uint8_t *data, size_t n, const uint8_t *tiff, size_t n_tiff);
+    } kinds[] = {{"plain.jpg", "-q:v 1", turned_jpeg},
+                 {"plain.png", "", turned_png},
+                 {"plain.webp", "-lossless 1", turned_webp}};
     static uint8_t rgb[N * 3], got[N * 3];
-    size_t n;
     for (int y = 0; y < H; y++)
         for (int x = 0; x < W; x++) // four quarters: 60 100 / 160 220
             memset(rgb + (y * W + x) * 3, y < H / 2 ? (x < W / 2 ? 60 : 100) : (x < W / 2 ? 160 : 220), 3);
-    uint8_t *jpeg = file_read(convert(rgb, sizeof rgb, "rgb24", W, H, "-q:v 1", "plain.jpg"), &n);
     // quarters of the stored picture that come to stand at the upright one's top left, top right, bottom left
     static const uint8_t seen[9][3] = {{0},
                                        {60, 100, 160},
@@ -228,32 +272,36 @@ static void exif_turns_pictures_upright(void **state)
                                        {160, 60, 220},
                                        {220, 100, 160},
                                        {100, 220, 60}};
-    for (int turn = 1; turn <= 8; turn++) {
-        uint8_t app[] = {0xff, 0xe1, 0,    34,   'E', 'x', 'i', 'f', 0, 0, 'M', 'M', 0, 42, 0, 0, 0, 8,
-                         0,    1,    0x01, 0x12, 0,   3,   0,   0,   0, 1, 0,   0,   0, 0,  0, 0, 0, 0};
-        app[29] = (uint8_t)turn;
-        const char *path = in_folder("turned.jpg");
-        FILE *f = fopen(path, "wb");
-        fwrite(jpeg, 1, 2, f);
-        fwrite(app, 1, sizeof app, f);
-        fwrite(jpeg + 2, 1, n - 2, f);
-        fclose(f);
-        for (int published = 0; published < 2; published++) {
-            struct source_info info;
-            struct source *s = open_end(path, SPEC_END_HOLD, published, &info);
-            bool across = turn > 4 && !published;
-            int h = across ? W : H, w = across ? H : W;
-            assert_int_equal(info.h, h);
-            assert_int_equal(info.w, w);
-            picture(s, 0, h, w, got);
-            const uint8_t *want = seen[published ? 1 : turn];
-            int at[3] = {(h / 4 * w + w / 4) * 3, (h / 4 * w + w * 3 / 4) * 3, (h * 3 / 4 * w + w / 4) * 3};
-            for (int i = 0; i < 3; i++)
-                if (abs(got[at[i]] - want[i]) > 3) fail_msg("orientation %d, corner %d: %d", turn, i, got[at[i]]);
-            source_close(s);
+    for (int kind = 0; kind < 3; kind++)
+        for (int turn = 1; turn <= 8; turn++) {
+            size_t n;
+            uint8_t *data =
+                file_read(convert(rgb, sizeof rgb, "rgb24", W, H, kinds[kind].options, kinds[kind].name), &n);
+            uint8_t tiff[] = {'M', 'M', 0, 42, 0, 0, 0, 8, 0, 1, 0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0};
+            tiff[19] = (uint8_t)turn;
+            char name[32];
+            snprintf(name, sizeof name, "turned-%s", kinds[kind].name);
+            const char *path = in_folder(name);
+            FILE *f = fopen(path, "wb");
+            kinds[kind].turn(f, data, n, tiff, sizeof tiff);
+            fclose(f);
+            free(data);
+            for (int published = 0; published < 2; published++) {
+                struct source_info info;
+                struct source *s = open_end(path, SPEC_END_HOLD, published, &info);
+                bool across = turn > 4 && !published;
+                int h = across ? W : H, w = across ? H : W;
+                assert_int_equal(info.h, h);
+                assert_int_equal(info.w, w);
+                picture(s, 0, h, w, got);
+                const uint8_t *want = seen[published ? 1 : turn];
+                int at[3] = {(h / 4 * w + w / 4) * 3, (h / 4 * w + w * 3 / 4) * 3, (h * 3 / 4 * w + w / 4) * 3};
+                for (int i = 0; i < 3; i++)
+                    if (abs(got[at[i]] - want[i]) > 3)
+                        fail_msg("%s, orientation %d, corner %d: %d", name, turn, i, got[at[i]]);
+                source_close(s);
+            }
         }
-    }
-    free(jpeg);
 }
 
 // The smallest file that is one: all coefficients 0.

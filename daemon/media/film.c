@@ -12,6 +12,7 @@
 // taken from packets all the same, as the largest time: nothing is decoded for it.
 #include "daemon/media/film.h"
 
+#include "daemon/media/exif.h"
 #include "daemon/media/input.h"
 
 #include <libavcodec/avcodec.h>
@@ -42,6 +43,8 @@ struct film {
     int64_t first_ts;                   // in the stream's time base
     bool has_first;
     bool still;
+    int32_t matrix[9]; // of a still picture whose decoder tells an orientation in words, or not at all
+    bool has_matrix;
 };
 
 static AVStream *film_stream(const struct film *f) { return f->in->streams[f->stream]; }
@@ -281,6 +284,10 @@ static int first_picture(struct film *f, struct err *e)
     if (p->color_trc == AVCOL_TRC_SMPTE2084 || p->color_trc == AVCOL_TRC_ARIB_STD_B67)
         return err_set(e, E_INPUT, "picture %s is HDR (%s), which is not taken; convert it to SDR (BT.709) first",
                        f->path, p->color_trc == AVCOL_TRC_SMPTE2084 ? "PQ" : "HLG");
+    const AVDictionaryEntry *word = av_dict_get(p->metadata, "Orientation", NULL, 0); // WebP
+    int orientation = f->still ? word ? atoi(word->value) : exif_orientation_png(f->fd) : 0;
+    f->has_matrix = orientation >= 1 && orientation <= 8;
+    if (f->has_matrix) exif_matrix(orientation, f->matrix);
     held_take(f);
     return 0;
 }
@@ -337,6 +344,7 @@ const int32_t *film_matrix(const struct film *f, const AVFrame *frame)
 {
     const AVFrameSideData *own = av_frame_get_side_data(frame, AV_FRAME_DATA_DISPLAYMATRIX);
     if (own && own->size >= 9 * sizeof(int32_t)) return (const int32_t *)(const void *)own->data;
+    if (f->has_matrix) return f->matrix;
     size_t n = 0;
     const uint8_t *track = av_stream_get_side_data(film_stream(f), AV_PKT_DATA_DISPLAYMATRIX, &n);
     return track && n >= 9 * sizeof(int32_t) ? (const int32_t *)(const void *)track : NULL;
