@@ -11,6 +11,8 @@
 
 #include "worker/features.h"
 
+#include <math.h>
+
 enum { WINDOW = 5, LAYERS = 2, CHANNELS = 3 };
 
 static struct dev *d;
@@ -178,12 +180,41 @@ static void silence_behind_a_voice(void **state)
     dev_arena_reset(a, 0);
 }
 
+static void read_nothing(void *ctx, float *dst, int64_t from, int64_t n)
+{
+    read_voice(ctx, dst, from, n);
+    for (int64_t i = from; i < from + n; i++)
+        if (i == 640 * 20) dst[i - from] = NAN;
+}
+
+// Whatever makes the encoder's values no numbers, a segment never sees them.
+static void rows_that_are_no_numbers_are_refused(void **state)
+{
+    (void)state;
+    struct weights *w = NULL;
+    struct wav2vec2 *m = open_voice(&w);
+    struct track t = {.read = read_nothing, .n_samples = n_samples};
+    struct err e = {0};
+    struct spec_render s = render(30, 1, SPEC_PARITY_NONE);
+    struct features *f = NULL;
+    tensor windows;
+    assert_int_equal(features_open(&f, m, a, &s, &t, "/tmp", &e), 0);
+    assert_int_equal(features_windows(f, a, &windows, 0, WINDOW, false, &e), E_INPUT);
+    if (!strstr(e.text, "the voice encoder makes values that are no numbers (speaker 1, frame 0, layer 1)"))
+        fail_msg("%s", e.text);
+    features_close(&f);
+    wav2vec2_free(&m);
+    weights_free(&w);
+    dev_arena_reset(a, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(mirrored_rows),
         cmocka_unit_test(published_rows_are_of_the_whole_voice),
         cmocka_unit_test(silence_behind_a_voice),
+        cmocka_unit_test(rows_that_are_no_numbers_are_refused),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -15,6 +15,7 @@
 #include "worker/scratch.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -74,6 +75,20 @@ static int row_read(const struct voice_rows *v, void *dst, int64_t at, int64_t r
 
 // ---- making rows
 
+// A damaged encoder is told here, by its own name: further on it would look like a fault of the transformer.
+static int check_finite(const struct features *f, const struct voice_rows *v, const float *rows, int64_t at, int64_t n,
+                        struct err *e)
+{
+    int64_t w = f->layers * f->channels;
+    for (int64_t i = 0; i < n * w; i++)
+        if (!isfinite(rows[i]))
+            return err_set(e, E_INPUT,
+                           "the voice encoder makes values that are no numbers (speaker %d, frame %lld, layer %lld); "
+                           "its weights are damaged: copy or download the wav2vec2 folder again",
+                           (int)(v - f->speaker) + 1, (long long)(at + i / w), (long long)(i % w / f->channels) + 1);
+    return 0;
+}
+
 // Encodes frames [from, to) of a track of n frames, and keeps [keep, end).
 static int encode(struct features *f, struct voice_rows *v, int64_t n, int64_t from, int64_t to, int64_t keep,
                   int64_t end, struct err *e)
@@ -90,7 +105,8 @@ static int encode(struct features *f, struct voice_rows *v, int64_t n, int64_t f
     if (!host) rc = err_set(e, E_FATAL, "no memory for %lld frames of voice features", (long long)(end - keep));
     if (rc == 0) {
         dev_download(d, host, DT_F32, tensor_slice(rows, 0, keep - from, end - from));
-        rc = rows_write(v, host, keep, end - keep, f->row_bytes, e);
+        rc = check_finite(f, v, host, keep, end - keep, e);
+        if (rc == 0) rc = rows_write(v, host, keep, end - keep, f->row_bytes, e);
     }
     free(host);
     dev_arena_reset(f->a, mark);
