@@ -277,6 +277,33 @@ static void test_pure_function(void **state)
     assert_int_equal(stop(&b), 0);
 }
 
+// Published parity may plan a segment of which nothing is kept: it is rendered, and sends no frame.
+static void test_a_segment_may_keep_nothing(void **state)
+{
+    (void)state;
+    struct bench b = {0};
+    struct spec_render spec = spec_of();
+    struct result r;
+    start(&b, model);
+    open_job(&b, &spec);
+    struct msg m = {.kind = MSG_RUN,
+                    .job = JOB,
+                    .run = {.segment = 0, .keep_from = 9, .keep_to = 9, .first = true},
+                    .bulk = {{picture, sizeof picture}, {NULL, 0}},
+                    .n_bulk = 2};
+    say(&b, &m);
+    await(&b, 0, &r);
+    assert_string_equal(r.failed, "");
+    assert_int_equal(r.n_frames, 0);
+    assert_true(r.n_tail > 0);
+    free(r.tail);
+    m.run.keep_from = m.run.keep_to = 82; // of 81
+    say(&b, &m);
+    await(&b, 0, &r);
+    assert_non_null(strstr(r.failed, "keeps frames 82 to 82 of 81"));
+    assert_int_equal(stop(&b), 0);
+}
+
 static void test_wrong_orders_fail(void **state)
 {
     (void)state;
@@ -341,9 +368,8 @@ static void test_missing_part_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pure_function),
-        cmocka_unit_test(test_wrong_orders_fail),
-        cmocka_unit_test(test_cancel_is_quick),
+        cmocka_unit_test(test_pure_function),        cmocka_unit_test(test_a_segment_may_keep_nothing),
+        cmocka_unit_test(test_wrong_orders_fail),    cmocka_unit_test(test_cancel_is_quick),
         cmocka_unit_test(test_missing_part_is_told),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

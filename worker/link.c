@@ -253,7 +253,7 @@ static int on_run(struct link *l, const struct msg *m, struct err *e)
     if (m->bulk[0].n != l->frame_bytes)
         return err_set(e, E_INPUT, "the picture of segment %lld has %zu bytes, not %llu", number, m->bulk[0].n,
                        (unsigned long long)l->frame_bytes);
-    if (r->keep_from >= r->keep_to || (uint64_t)r->keep_to > l->frame_num)
+    if (r->keep_from > r->keep_to || (uint64_t)r->keep_to > l->frame_num)
         return err_set(e, E_INPUT, "segment %lld keeps frames %lld to %lld of %llu", number, (long long)r->keep_from,
                        (long long)r->keep_to, (unsigned long long)l->frame_num);
     struct order *o = order_new(ORDER_RUN, m);

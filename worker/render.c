@@ -142,9 +142,10 @@ void render_close(struct render **pr)
 
 // ---- run
 
+// An empty range is fine: of a last segment that published parity plans, nothing may be delivered.
 static int check_run(const struct render *r, const struct render_run *run, struct err *e)
 {
-    if (run->keep_from < 0 || run->keep_from >= run->keep_to || run->keep_to > r->spec.frame_num)
+    if (run->keep_from < 0 || run->keep_from > run->keep_to || run->keep_to > r->spec.frame_num)
         return err_set(e, E_INPUT, "segment %lld keeps frames %lld to %lld of %d", (long long)run->segment + 1,
                        (long long)run->keep_from, (long long)run->keep_to, r->spec.frame_num);
     if (run->start < 0 || run->first != !run->tail)
