@@ -425,6 +425,8 @@ static void the_verb_answers(void **state)
     char path[256];
     at(path, sizeof path, "by_verb");
     assert_int_equal(verb(NULL, NULL, NULL, NULL, NULL), 2);
+    assert_int_equal(verb("--help", NULL, NULL, NULL, NULL), 0);
+    assert_int_equal(verb("-h", NULL, NULL, NULL, NULL), 0);
     assert_int_equal(verb("synht", NULL, NULL, NULL, NULL), 2);
     assert_int_equal(verb("synth", NULL, NULL, NULL, NULL), 2);
     assert_int_equal(verb("synth", "-o", path, "--sed=4", NULL), 2);

@@ -171,11 +171,23 @@ static int inspect_main(int argc, char **argv)
 
 // ---- verbs
 
+static void weights_help(void)
+{
+    printf("longtake weights VERB ...: model files\n\n"
+           "  synth -o DIR   make a model of random weights, to try an installation\n"
+           "  inspect PATH   what a file or a model folder holds, and what it lacks\n\n"
+           "longtake weights VERB --help lists a verb's flags.\n");
+}
+
 int weights_main(int argc, char **argv)
 {
     static const struct opt verbs[] = {{.key = "synth"}, {.key = "inspect"}, {.key = NULL}};
     const char *verb = argc > 1 ? argv[1] : "";
     struct err e = {0};
+    if (strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0 || strcmp(verb, "help") == 0) {
+        weights_help();
+        return 0;
+    }
     if (strcmp(verb, "synth") == 0) return synth_main(argc - 1, argv + 1);
     if (strcmp(verb, "inspect") == 0) return inspect_main(argc - 1, argv + 1);
     if (*verb)

@@ -152,11 +152,6 @@ static int mux_prepare(struct voice *v, const char *folder, struct err *e)
 
 // ---- the timeline
 
-static int64_t frames_published(int64_t n)
-{
-    return (int64_t)((double)n / 16000.0 * 25.0);
-} // in doubles, in this order
-
 static void warn_lengths(struct voice *v, double a, double b)
 {
     if (fabs(a - b) > 0.1)
@@ -196,8 +191,8 @@ static int timeline(struct voice *v, const struct voice_options *o, struct err *
         i->n_frames = frames[0] > frames[1] ? frames[0] : frames[1];
     }
     if (v->published) {
-        i->n_frames = frames_published(i->n_samples16);
-        if (i->n_frames < 1)
+        i->n_frames = spec_frames_published(i->n_samples16);
+        if (i->n_samples16 < VOICE_FRAME)
             return err_set(e, E_INPUT, "the voice lasts %.3f s, less than one frame of 0.04 s; give a longer one",
                            i->seconds);
     }

@@ -277,7 +277,7 @@ static int write_part(struct synth *s, int i, struct err *e)
     const struct part *p = &parts[i];
     const struct synth_list *l = &s->list[i];
     at(path, sizeof path, s, p->path);
-    log_info("synth.part", "file=%s tensors=%lld bytes=%lld", p->path, (long long)l->n, (long long)list_bytes(l));
+    log_debug("synth.part", "file=%s tensors=%lld bytes=%lld", p->path, (long long)l->n, (long long)list_bytes(l));
     switch (p->form) {
     case SHARDED:
         return write_shards(s, path, l, e);
