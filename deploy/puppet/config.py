@@ -13,7 +13,7 @@ CKPT = os.path.join(HERE, "ckpt")
 FPS, RATE = 25, 16000
 PER_FRAME = RATE // FPS  # samples a video frame
 
-SIZE = 96  # pixels, both ways
+SIZE, WIDE = 96, 160  # pixels: of a picture with one person both ways; the width of one with two
 FRAMES, CONTEXT = 33, 9  # of a segment; carried over
 LATENTS, CONTEXT_LATENTS = 9, 3
 

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 import run
-from config import DIT, FRAMES, CONTEXT, HERE, SIZE, VOICE
+from config import DIT, FRAMES, CONTEXT, HERE, SIZE, VOICE, WIDE
 from dit import dit_new
 from make_clips import net_of, vae_of, version, voice_of
 from voice import KERNELS, STRIDES
@@ -32,7 +32,7 @@ YAML = """name: puppet
 sizes:
   - name: puppet
     shift: 3
-    buckets: [[1.00, %d, %d]]
+    buckets: [%s]
 frame-num: %d
 motion-frame: %d
 steps: 4
@@ -93,7 +93,10 @@ def is_adapter(name):
 
 
 def dit_tensors():
-    t = dict(net_of(run.load("dit.pt"), dit_new()).state_dict())
+    """The base with the adapter for one speaker, and the adapter for two (None before it was trained)."""
+    state = run.load("dit.pt")
+    t = dict(net_of(state, dit_new()).state_dict())
+    second = {k[len("second."):]: t.pop(k) for k in list(t) if k.startswith("second.")}
     gen, d = torch.Generator().manual_seed(21), DIT["dim"]
     draw = lambda *shape: torch.randn(*shape, generator=gen) * shape[-1] ** -0.5
     for i in range(DIT["layers"]):
@@ -110,7 +113,7 @@ def dit_tensors():
         t[n + ".weight"], t[n + ".bias"] = draw(o, k), torch.zeros(o)
     for n, k in (("img_emb.proj.0", DIT["clip_dim"]), ("img_emb.proj.4", d)):
         t[n + ".weight"], t[n + ".bias"] = torch.ones(k), torch.zeros(k)
-    return t
+    return t, second if state["paired"] else None
 
 
 def text_parts():
@@ -166,7 +169,10 @@ def main(folder):
     base = run.load("cache/base.pt")
     if base["version"] != version():
         raise SystemExit("the clips, and so the transformer, belong to other VAE or voice weights")
-    dit = dit_tensors()
+    dit, second = dit_tensors()
+    buckets = "[1.00, %d, %d]" % (SIZE, SIZE)
+    if second:
+        buckets += ", [%.2f, %d, %d]" % (SIZE / WIDE, SIZE, WIDE)
     tokenizer, text = text_parts()
     voice = {"wav2vec2." + k: v for k, v in voice_of().state_dict().items()}
     voice["wav2vec2.masked_spec_embed"] = torch.zeros(VOICE["hidden"])
@@ -178,6 +184,7 @@ def main(folder):
     total = sum([
         put(folder, "diffusion_pytorch_model.safetensors", {k: v for k, v in dit.items() if not is_adapter(k)}),
         put(folder, "InfiniteTalk/single/infinitetalk.safetensors", {k: v for k, v in dit.items() if is_adapter(k)}),
+        put(folder, "InfiniteTalk/multi/infinitetalk.safetensors", second) if second else 0,
         put(folder, "Wan2.1_VAE.safetensors", vae_tensors(base["mean"], base["std"])),
         put(folder, "models_t5_umt5-xxl-enc-bf16.safetensors", text),
         put(folder, "models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors", clip_tensors()),
@@ -186,7 +193,7 @@ def main(folder):
         put_text(folder, "chinese-wav2vec2-base/preprocessor_config.json", json.dumps(extractor, indent=2) + "\n"),
         put_text(folder, "google/umt5-xxl/tokenizer.json", json.dumps(tokenizer, indent=1) + "\n"),
         put_text(folder, "config.json", json.dumps(config, indent=2) + "\n"),
-        put_text(folder, "model.yaml", YAML % (SIZE, SIZE, FRAMES, CONTEXT, DIT["heads"], DIT["text_len"]))])
+        put_text(folder, "model.yaml", YAML % (buckets, FRAMES, CONTEXT, DIT["heads"], DIT["text_len"]))])
     print("%s: %.2f MB" % (folder, total / 1e6))
 
 

@@ -1,4 +1,4 @@
-"""Draws and encodes the clips that the transformer learns from: `make_clips.py COUNT`.
+"""Draws and encodes the clips that the transformer learns from: `make_clips.py COUNT [PAIRS]`.
 
 Each clip keeps, as normalised latents in f16: the clip itself; what y holds of its reference (the first five latents; the
 grey rest is the same for all); and what its context looks like after some generations: decoded and encoded again,
@@ -6,12 +6,12 @@ coloured, blurred, noisy, or drawn with other colours. The clean clip stays the 
 context is to look at the reference.
 
 Two clips in three go on from nine frames; the reference is the neutral portrait or any other frame, mostly with a closed
-mouth. The others begin at their reference: the portrait, out of which the motion grows.
+mouth. The others begin at their reference: the portrait, out of which the motion grows. Pairs are two people in a wide
+picture, one speaking or both; who is silent has the features of silence and a closed mouth.
 
 Shards of 250 clips, each from its own seed; a shard made with other VAE or voice weights is made again. Features are kept
 for each unit of speech, half of them as if recorded.
 """
-import os
 import sys
 
 import numpy as np
@@ -22,13 +22,14 @@ import face
 import motion
 import run
 import sound
-from config import CONTEXT, FRAMES, SEED_FACE, SEED_SPEECH, VOICE, state_path
+from config import CONTEXT, FRAMES, SEED_FACE, SEED_SPEECH, SIZE, WIDE
 from train_vae import bank, fast
-from train_voice import POOL, units
+from train_voice import N, POOL, units
 from vae import vae_new
 from voice import voice_new
 
 SHARD, UNITS, FACES = 250, 1500, SEED_FACE + (1 << 24)
+SILENCE = UNITS  # the row of features behind the units'
 Y_LATENTS = 5
 
 
@@ -49,8 +50,8 @@ def vae_of():
 def version():
     """Changes with the weights that clips are made with (the decoder alone may go on)."""
     voice, vae = run.load("voice.pt"), run.load("vae.pt")
-    return "%d-%.6g" % (voice["step"], float(sum(v.double().abs().sum() for k, v in vae["slow"]["value"].items()
-                                                 if k.startswith(("encoder.", "conv1.")))))
+    total = sum(v.half().double().abs().sum() for k, v in vae["slow"]["value"].items() if k.startswith(("encoder.", "conv1.")))
+    return "%d-%.6g" % (voice["step"], float(total))
 
 
 def encode(vae, frames):
@@ -61,10 +62,10 @@ def encode(vae, frames):
 
 
 def statistics(vae, train):
-    """Mean and deviation of each latent channel over 96 clips."""
+    """Mean and deviation of each latent channel over 48 clips."""
     rng = np.random.default_rng(11)
     z = torch.cat([encode(vae, np.stack([clips.clip(train, FACES - 1000 + i * 4 + k, rng, FRAMES)[0] for k in range(4)])).flatten(0, 3)
-                   for i in range(24)])
+                   for i in range(12)])
     return z.mean(0), z.std(0)
 
 
@@ -95,15 +96,13 @@ def other_colours(f, seed):
     return out
 
 
-def draw(train, seed, rng):
-    """One clip: dict of frames, reference, context frames, unit, start, boxes, whether it goes on."""
-    u, start, p = clips.track(train, rng)
-    u, f = u % UNITS, face.face_new(seed)
-    if rng.random() < 0.15:
-        start = 0
-    p = motion.poses(int(rng.integers(1 << 30)), train["M"][u], train["L"][u], train["T"][u])
-    going, closed = rng.random() < 0.65, rng.random() < 0.7
-    q, rest = p[start:start + FRAMES].copy(), np.array(face.REST_POSE)
+def line(train, rng, going, silent):
+    """What one person does: poses of the clip, the reference's pose, unit of speech and where it begins."""
+    rest, start = np.array(face.REST_POSE), int(rng.integers(N - FRAMES + 1)) if rng.random() > 0.15 else 0
+    u, seed = int(rng.integers(UNITS)), int(rng.integers(1 << 30))
+    p = motion.listening(seed, N) if silent else motion.poses(seed, train["M"][u], train["L"][u], train["T"][u])
+    closed = rng.random() < 0.7
+    q = p[start:start + FRAMES].copy()
     if going:
         r = rest.copy()
         if rng.random() < 0.5:
@@ -118,19 +117,44 @@ def draw(train, seed, rng):
         q[0, 3] = 0
         if closed:
             q[0, :3] = rest[:3]
-        r = q[0]
-    frames = face.portrait(f, q)
-    other = face.portrait(other_colours(f, seed + 5), q[:CONTEXT]) if rng.random() < 0.4 else frames[:CONTEXT]
-    return dict(frames=frames, reference=face.portrait(f, r[None]), context=other, unit=u, start=start, going=going, boxes=face.boxes(f))
+        r = q[0].copy()
+    return q, r, SILENCE if silent else u, start
 
 
-def make_shard(vae, train, mean, std, k):
-    rng = np.random.default_rng([13, k])
-    torch.manual_seed(13 + k)
+def regions(people, wide, rng):
+    """Boxes (x0, x1, y0, y1) of the two speakers: halves with a margin, as the pipeline has them, or around the heads."""
+    half = wide // 2
+    if rng.random() < 0.6:
+        return [[int(half * 0.05) + k * half, int(half * 0.95) + k * half, int(SIZE * 0.05), int(SIZE * 0.95)] for k in range(2)]
+    return [[int(x + f["x"] - 27 * f["zoom"]), int(x + f["x"] + 27 * f["zoom"]), int(45 + f["y"] - 34 * f["zoom"]),
+             int(45 + f["y"] + 36 * f["zoom"])] for f, x in people]
+
+
+def draw(train, seed, rng, count):
+    """One clip of one or two people: frames, reference, context, and what training needs to know."""
+    wide, going = (SIZE, WIDE)[count - 1], rng.random() < 0.65
+    xs = [SIZE / 2] if count == 1 else [44 + rng.uniform(-3, 3), wide - 44 + rng.uniform(-3, 3)]
+    people = [(face.face_new(seed + (k << 22)), x) for k, x in enumerate(xs)]
+    quiet = [False] if count == 1 else [(False, True), (True, False), (False, False)][int(rng.integers(3))]
+    lines = [line(train, rng, going, s) for s in quiet]
+    frames = face.render(people, [q for q, _, _, _ in lines], wide)
+    context = frames[:CONTEXT]
+    if rng.random() < 0.4:
+        others = [(other_colours(f, seed + 5 + k), x) for k, (f, x) in enumerate(people)]
+        context = face.render(others, [q[:CONTEXT] for q, _, _, _ in lines], wide)
+    return dict(frames=frames, reference=face.render(people, [r[None] for _, r, _, _ in lines], wide), context=context,
+                unit=[u for _, _, u, _ in lines], start=[s for _, _, _, s in lines], going=going,
+                boxes=[face.boxes(f, x) for f, x in people], regions=regions(people, wide, rng) if count == 2 else [])
+
+
+def make_shard(vae, train, mean, std, k, count):
+    rng = np.random.default_rng([13, count, k])
+    torch.manual_seed(13 + 1000 * count + k)
     normal = lambda z: ((z - mean) / std).half()
-    out = {n: [] for n in ("z", "y", "c", "unit", "start", "going", "boxes")}
+    facts = ("unit", "start", "going", "boxes", "regions")
+    out = {n: [] for n in ("z", "y", "c") + facts}
     for first in range(0, SHARD, 5):
-        drawn = [draw(train, FACES + k * SHARD + first + i, rng) for i in range(5)]
+        drawn = [draw(train, FACES + (k + 500 * (count - 1)) * SHARD + first + i, rng, count) for i in range(5)]
         z = encode(vae, np.stack([d["frames"] for d in drawn]))
         ref = clips.pixels(np.stack([d["reference"] for d in drawn]))
         y = encode(vae, torch.cat([ref, torch.zeros(5, 4 * (Y_LATENTS - 1), *ref.shape[2:])], 1))
@@ -146,41 +170,42 @@ def make_shard(vae, train, mean, std, k):
         out["y"].append(normal(y))
         out["c"].append(normal(encode(vae, context)))
         for d in drawn:
-            for n in ("unit", "start", "going", "boxes"):
+            for n in facts:
                 out[n].append(d[n])
     part = {n: torch.cat(out[n]) for n in "zyc"}
-    part.update({n: torch.tensor(np.array(out[n])) for n in ("unit", "start", "going", "boxes")})
+    part.update({n: torch.tensor(np.array(out[n])) for n in facts})
     return part
 
 
 @torch.no_grad()
 def features(voice):
-    """f16 [UNITS, 128, layers x hidden]; the second half of the units sounds recorded."""
+    """f16 [UNITS + 1, 128, layers x hidden]; the second half of the units sounds recorded, the last row is silence."""
     z = units("speech", SEED_SPEECH, POOL, False, "W")["W"][:UNITS]
     gen, rows = torch.Generator().manual_seed(17), []
     for i in range(0, UNITS, 10):
         wave = torch.from_numpy(z[i:i + 10].astype(np.float32) / 32767)
         rows.append(voice(sound.record(wave, gen) if i >= UNITS // 2 else wave).flatten(2).half())
-    return torch.cat(rows)
+    return torch.cat(rows + [voice(torch.zeros(1, z.shape[1])).flatten(2).half()])
 
 
-def main(count):
+def main(count, pairs):
     want, train = version(), bank("train")
     vae = vae_of()
     base = run.load("cache/base.pt")
     if not base or base["version"] != want:
         mean, std = statistics(vae, train)
-        grey = encode(vae, torch.zeros(1, FRAMES, 96, 96, 3))[0]
-        base = dict(version=want, mean=mean, std=std, grey=((grey - mean) / std).half(), features=features(voice_of()))
+        grey = {w: ((encode(vae, torch.zeros(1, FRAMES, SIZE, w, 3))[0] - mean) / std).half() for w in (SIZE, WIDE)}
+        base = dict(version=want, mean=mean, std=std, grey=grey, features=features(voice_of()))
         run.save("cache/base.pt", **base)
         print("features", tuple(base["features"].shape), "latent sd %.2f..%.2f" % (std.min(), std.max()), flush=True)
-    for k in range((count + SHARD - 1) // SHARD):
-        name = "cache/clips%03d.pt" % k
-        old = run.load(name)
-        if not old or old["version"] != want:
-            run.save(name, version=want, **make_shard(vae, train, base["mean"], base["std"], k))
-            print("clips", (k + 1) * SHARD, flush=True)
+    for kind, people, n in (("clips", 1, count), ("pairs", 2, pairs)):
+        for k in range((n + SHARD - 1) // SHARD):
+            name = "cache/%s%03d.pt" % (kind, k)
+            old = run.load(name)
+            if not old or old["version"] != want:
+                run.save(name, version=want, **make_shard(vae, train, base["mean"], base["std"], k, people))
+                print(kind, (k + 1) * SHARD, flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)

@@ -14,7 +14,7 @@ run() { nice -n "${NICE:-10}" "$python" "$@"; }
 run restore.py
 run train_voice.py "$(minutes 30)"
 run train_vae.py "$scale"
-run make_clips.py "${PUPPET_CLIPS:-6000}"
+run make_clips.py "${PUPPET_CLIPS:-6000}" "${PUPPET_PAIRS:-2000}"
 run train_dit.py "$(minutes 60)"
 run export.py
 run check.py

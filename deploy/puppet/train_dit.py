@@ -3,10 +3,11 @@
 Velocity noise - data at t = 3u / (1 + 2u); context latents stay as given and carry no loss; cells of mouths weigh 4, of eyes
 3; one voice in ten is silence without features, for guidance. Half of the contexts that go on are spoilt ones, and more
 noise and shifted channels come on top here, always another one. Rate constant for 40 % of the time, then falling to 0.
+
+Where pairs were made, every third step from a quarter of the time on is one of two speakers with ears of its own, which
+begin as those of one; there, attention to the right region is a part of the loss.
 """
 import glob
-import math
-import os
 import sys
 import time
 
@@ -20,37 +21,54 @@ from dit import dit_new
 from make_clips import Y_LATENTS, version
 from muon import Muon
 
-BATCH, SHIFT, CHECK = 16, 3.0, 64
-MUON_RATE, ADAM_RATE = 0.02, 1e-3
+BATCH, PAIR_BATCH, SHIFT, CHECK, PAIR_CHECK = 16, 8, 3.0, 64, 16
+MUON_RATE, ADAM_RATE, REGION_LOSS = 0.02, 1e-3, 0.05
 
 
 class Data:
-    def __init__(self):
+    """All clips of a kind that were made with the present weights; n may be 0."""
+
+    def __init__(self, kind):
         want, parts = version(), []
         self.base = run.load("cache/base.pt")
-        for path in sorted(glob.glob(state_path("cache", "clips*.pt"))):
+        for path in sorted(glob.glob(state_path("cache", kind + "*.pt"))):
             p = torch.load(path, weights_only=False)
             if p["version"] == want:
                 parts.append(p)
-        if not parts or self.base["version"] != want:
-            raise SystemExit("no clips of these weights; run make_clips.py first")
-        for name in ("z", "y", "c", "unit", "start", "going", "boxes"):
+        self.n = sum(len(p["z"]) for p in parts)
+        if not self.n:
+            return
+        for name in ("z", "y", "c", "unit", "start", "going", "boxes", "regions"):
             setattr(self, name, torch.cat([p[name] for p in parts]))
-        n = len(self.z)
-        self.weight = torch.ones(n, 1, 1, 12, 12)
-        for i, (mouth, eyes) in enumerate(self.boxes.tolist()):
-            for (x0, x1, y0, y1), v in ((eyes, 3.0), (mouth, 4.0)):
-                self.weight[i, :, :, y0 // 8:(y1 - 1) // 8 + 1, x0 // 8:(x1 - 1) // 8 + 1] = v
+        self.h, self.w = self.z.shape[2:4]
+        self.grey = self.base["grey"][8 * self.w]
+        self.weight = torch.ones(self.n, 1, 1, self.h, self.w)
+        for i, people in enumerate(self.boxes.tolist()):
+            for kind, v in ((1, 3.0), (0, 4.0)):
+                for person in people:
+                    x0, x1, y0, y1 = person[kind]
+                    self.weight[i, :, :, max(0, y0) // 8:(y1 - 1) // 8 + 1, max(0, x0) // 8:(x1 - 1) // 8 + 1] = v
         self.eight = 4 * torch.arange(1, LATENTS)[:, None] - 3 + torch.arange(8)  # into start-2 .. start+34
 
+    def voices(self, ids, silence):
+        """first [B, P, 5 width], later [B, P, T-1, 8 width]; silence [B] mutes."""
+        at = (self.start[ids][..., None] + torch.arange(-2, 35)).clamp(0, 127)
+        rows = self.base["features"][self.unit[ids][..., None], at].float() * (~silence).float().view(-1, 1, 1, 1)
+        return rows[:, :, :5].flatten(2), rows[:, :, self.eight].flatten(3)
+
+    def tokens(self, ids):
+        """Regions on the token grid [B, 3, S]: the speakers', and the rest."""
+        ys, xs = 16 * torch.arange(self.h // 2)[:, None], 16 * torch.arange(self.w // 2)[None]
+        r = self.regions[ids][..., None, None]  # B 2 4 1 1
+        inside = (xs >= r[:, :, 0]) & (xs < r[:, :, 1]) & (ys >= r[:, :, 2]) & (ys < r[:, :, 3])
+        return torch.cat([inside, ~inside.any(1, keepdim=True)], 1).float().flatten(2)
+
     def batch(self, ids, gen, silent, spoil):
-        """x, y, t, first, later, velocity, weight, whether to count [B, 1, T, 1, 1]."""
+        """x, y, t, first, later, velocity, weight with 0 for the context, t as a factor."""
         b = len(ids)
         z = self.z[ids].float().permute(0, 4, 1, 2, 3)
-        rows = self.base["features"][self.unit[ids][:, None], (self.start[ids][:, None] + torch.arange(-2, 35)).clamp(0, 127)].float()
-        rows = rows * (torch.rand(b, 1, 1, generator=gen) >= silent).float()
-        first, later = rows[:, :5].flatten(1), rows[:, self.eight].flatten(2)
-        y = torch.cat([self.y[ids], self.base["grey"][Y_LATENTS:][None].expand(b, -1, -1, -1, -1)], 1).float().permute(0, 4, 1, 2, 3)
+        first, later = self.voices(ids, torch.rand(b, generator=gen) < silent)
+        y = torch.cat([self.y[ids], self.grey[Y_LATENTS:][None].expand(b, -1, -1, -1, -1)], 1).float().permute(0, 4, 1, 2, 3)
         mask = torch.zeros(b, 4, *y.shape[2:])
         mask[:, :, 0] = 1
         noise = torch.randn(z.shape, generator=gen)
@@ -63,9 +81,9 @@ class Data:
         free[:, :, 1:CONTEXT_LATENTS] = ~going
         kept = z.clone()
         if spoil:
-            dirty = (torch.rand(b, 1, 1, 1, 1, generator=gen) < 0.55) & going
-            kept[:, :, :CONTEXT_LATENTS] = torch.where(dirty, self.c[ids].float().permute(0, 4, 1, 2, 3), kept[:, :, :CONTEXT_LATENTS])
             some = lambda p: (torch.rand(b, 1, 1, 1, 1, generator=gen) < p) & going
+            dirty = self.c[ids].float().permute(0, 4, 1, 2, 3)
+            kept[:, :, :CONTEXT_LATENTS] = torch.where(some(0.55), dirty, kept[:, :, :CONTEXT_LATENTS])
             size = torch.rand(b, 1, 1, 1, 1, generator=gen)
             kept = kept + torch.where(some(0.5), 0.25 * size, 0.0) * torch.randn(kept.shape, generator=gen)
             kept = kept + torch.where(some(0.3), 0.2, 0.0) * torch.randn(b, 16, 1, 1, 1, generator=gen)
@@ -74,29 +92,43 @@ class Data:
 
 
 def optimisers(net):
-    p = net.audio_proj
-    muon = [q for n, q in net.blocks.named_parameters() if q.dim() == 2] + [m.weight for m in (p.proj1, p.proj1_vf, p.proj2, p.proj3)]
+    both = [net, net.second]
+    muon = [q for m in both for n, q in m.blocks.named_parameters() if q.dim() == 2]
+    muon += [getattr(m.audio_proj, n).weight for m in both for n in ("proj1", "proj1_vf", "proj2", "proj3")]
     ids = set(map(id, muon))
     rest = [q for q in net.parameters() if id(q) not in ids]
     return torch.optim.AdamW(rest, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0), Muon(muon, lr=0.0, decay=0.01)
 
 
 def error(net, data, ids, gen, silent=0.1, spoil=True):
+    """Loss, squared errors, weights, t; the loss of regions where there are two."""
     x, y, t, first, later, v, w, tt = data.batch(ids, gen, silent, spoil)
+    told, regions = [], None
+    if first.shape[1] == 2:
+        regions = data.tokens(ids)
+    else:
+        first, later = first[:, 0], later[:, 0]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        o = net(x, y, t, first, later)
+        o = net(x, y, t, first, later, regions, told)
     e = (o - v) ** 2
-    return (e * w).sum() / (w.sum() * 16), e, w, tt
+    loss = (e * w).sum() / (w.sum() * 16)
+    aside = torch.zeros(())
+    if told:
+        own = regions.argmax(1).repeat(1, x.shape[2])  # B L
+        for share in told:
+            share = share / share.sum(1, keepdim=True)
+            aside = aside - share.gather(1, own[:, None]).clamp(min=1e-6).log().mean() / len(told)
+    return loss, e, w, tt, aside
 
 
 @torch.no_grad()
-def measure(net, data):
-    """Loss on unseen clips; error of the clean latents in mouths, with the voice and without it; with spoilt contexts."""
-    losses, spoilt, mouths = [], [], {0.0: [], 1.1: []}
+def measure(net, data, pairs):
+    """Loss on unseen clips; error of the clean latents in mouths, with the voice and without it; with spoilt contexts; pairs."""
+    losses, spoilt, mouths, two = [], [], {0.0: [], 1.1: []}, []
     for silent in mouths:
         gen = torch.Generator().manual_seed(5)
         for k in range(0, CHECK, BATCH):
-            loss, e, w, tt = error(net, data, torch.arange(k, k + BATCH), gen, silent, False)
+            loss, e, w, tt, _ = error(net, data, torch.arange(k, k + BATCH), gen, silent, False)
             m = (w > 3.5).float()
             mouths[silent].append(float((e * m * tt ** 2).sum() / (m.sum() * 16)))
             if silent == 0.0:
@@ -104,35 +136,40 @@ def measure(net, data):
     gen = torch.Generator().manual_seed(6)
     for k in range(0, CHECK, BATCH):
         spoilt.append(float(error(net, data, torch.arange(k, k + BATCH), gen, 0.0, True)[0]))
-    return np.mean(losses), np.mean(mouths[0.0]), np.mean(mouths[1.1]), np.mean(spoilt)
+    if pairs.n:
+        two = [[float(error(net, pairs, torch.arange(PAIR_CHECK), gen, 0.0, False)[i]) for i in (0, 4)]]
+    return (np.mean(losses), np.mean(mouths[0.0]), np.mean(mouths[1.1]), np.mean(spoilt), *(two[0] if two else (None, None)))
 
 
 def main(minutes):
     torch.manual_seed(4)
-    data, net = Data(), dit_new()
+    data, pairs, net = Data("clips"), Data("pairs"), dit_new()
+    if not data.n:
+        raise SystemExit("no clips of these weights; run make_clips.py first")
     opts, slow = optimisers(net), run.Slow(net, 0.998)
-    state, step, used = run.load("dit.pt"), 0, 0.0
-    if state:
+    state = run.load("dit.pt") or dict(step=0, used=0.0, paired=False, opts=None)
+    if "now" in state:
         net.load_state_dict(state["now"])
         slow.resume(state["slow"])
         for o, s in zip(opts, state["opts"] or []):
             o.load_state_dict(s)
-        step, used = state["step"], state["used"]
-    curve = run.Curve("dit", ["loss", "check", "mouth", "mouth_without_voice", "check_spoilt"], step)
-    clock, gen, losses = run.Clock(used), torch.Generator().manual_seed(1000 + step), []
+    step, paired = state["step"], state["paired"]
+    curve = run.Curve("dit", ["loss", "check", "mouth", "mouth_without_voice", "check_spoilt", "check_pairs", "regions"], step)
+    clock, gen, losses = run.Clock(state["used"]), torch.Generator().manual_seed(1000 + step), []
     kept = measured = time.monotonic()
-    print("dit", sum(p.numel() for p in net.parameters()), "parameters", len(data.z), "clips", flush=True)
+    print("dit", sum(p.numel() for p in net.parameters()), "parameters", data.n, "clips", pairs.n, "pairs", flush=True)
 
     def report():
         with run.swapped(net, slow):
-            m = measure(net, data)
+            m = measure(net, data, pairs)
         curve.add(step, clock.used, np.mean(losses) if losses else None, *m)
-        print("dit %d %.0fs loss %.4f check %.4f mouth %.4f without voice %.4f spoilt %.4f" % (
-            step, clock.used, np.mean(losses or [0]), *m), flush=True)
+        print("dit %d %.0fs loss %.4f check, mouth, without voice, spoilt, pairs, regions:" % (step, clock.used, np.mean(losses or [0])),
+              *("-" if v is None else "%.4f" % v for v in m), flush=True)
         losses.clear()
 
     def keep():
-        run.save("dit.pt", now=net.state_dict(), slow=slow.state(), opts=[o.state_dict() for o in opts], step=step, used=clock.used)
+        run.save("dit.pt", now=net.state_dict(), slow=slow.state(), opts=[o.state_dict() for o in opts], step=step,
+                 used=clock.used, paired=paired)
 
     while clock.tick() < minutes * 60:
         part = clock.used / (minutes * 60)
@@ -140,15 +177,22 @@ def main(minutes):
         for o, rate in zip(opts, (ADAM_RATE, MUON_RATE)):
             for g in o.param_groups:
                 g["lr"] = rate * scale
-        ids = torch.randint(CHECK, len(data.z), (BATCH,), generator=gen)
-        loss = error(net, data, ids, gen)[0]
+        if pairs.n and not paired and part > 0.25:
+            net.second_from_first()
+            for name, p in net.second.named_parameters():
+                slow.value["second." + name].copy_(p.detach())
+            paired = True
+        two = paired and step % 3 == 2
+        d, n, skip = (pairs, PAIR_BATCH, PAIR_CHECK) if two else (data, BATCH, CHECK)
+        loss, _, _, _, aside = error(net, d, torch.randint(skip, d.n, (n,), generator=gen), gen)
         net.zero_grad()
-        loss.backward()
+        (loss + REGION_LOSS * aside).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for o in opts:
             o.step()
         slow.update(net)
-        losses.append(float(loss.detach()))
+        if not two:
+            losses.append(float(loss.detach()))
         step += 1
         if time.monotonic() - measured > 150:
             report()

@@ -19,6 +19,9 @@ from vae import vae_new
 from voice import voice_new
 
 
+MULTI = "InfiniteTalk/multi/infinitetalk.safetensors"
+
+
 def put(folder, name, tensors, **facts):
     save_file({k: v.float().contiguous() for k, v in tensors.items()}, os.path.join(folder, name + ".safetensors"),
               {k: json.dumps(v) for k, v in facts.items()})
@@ -50,7 +53,8 @@ def do_vae(model, folder, gen):
 
 def do_dit(model, folder, gen):
     t = shipped(model, "diffusion_pytorch_model.safetensors", "InfiniteTalk/single/infinitetalk.safetensors")
-    net = fill(dit_new(), t)
+    two = os.path.exists(os.path.join(model, MULTI))
+    net = fill(dit_new(), dict(t, **{"second." + k: v for k, v in (shipped(model, MULTI) if two else t).items()}))
     c = dict(model_type="i2v", dim=DIT["dim"], num_heads=DIT["heads"], num_layers=DIT["layers"], ffn_dim=DIT["ffn"],
              freq_dim=DIT["freq"], text_dim=DIT["text_dim"], text_len=DIT["text_len"], in_dim=DIT["in_dim"],
              out_dim=DIT["out_dim"], audio_window=5, vae_scale=4, output_dim=DIT["audio_dim"], context_tokens=DIT["tokens"],
