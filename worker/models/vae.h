@@ -7,6 +7,7 @@
 
 #include "kernels/ops.h"
 #include "kernels/tap.h"
+#include "parallel/comm.h"
 #include "worker/weights/weights.h"
 
 struct vae;
@@ -17,6 +18,10 @@ int vae_new(struct vae **out, struct dev *d, const struct weights *w, const floa
             struct err *e);
 void vae_free(struct vae **v);
 int vae_latent_channels(const struct vae *v);
+// From now on the ranks of `c` (borrowed; NULL: this one alone) encode and decode together: each works on a band of the
+// longer side of the picture, with exact edges. All of them make the same calls with the same whole inputs, and all
+// receive the whole result. Taps see bands.
+void vae_share(struct vae *v, struct comm *c);
 
 // A stream's caches live in `a` until the caller resets it; h, w in pixels, multiples of 8. Taps get names such as
 // "chunk0.conv1", "chunk0.downsamples.3", as [c, t, h, w] views. vae_stream_close frees the handle, not the caches.

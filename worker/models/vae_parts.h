@@ -34,6 +34,7 @@ struct vae_half { // encoder or decoder
 struct vae {
     struct dev *dev;
     struct dev_arena *arena;
+    struct comm *comm; // who shares the work, or NULL
     int64_t z_dim;
     struct vae_half encoder, decoder;
     tensor to_z_w, to_z_b;     // linear [z, 2 z]: mean half of conv1 with the normalisation folded in

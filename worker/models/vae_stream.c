@@ -11,8 +11,15 @@
 // bottom only, space before time; up is time before space, its first channel half the earlier frame; attention is per
 // frame with one head.
 //
+// Ranks: a rank works on a band of latent lines, and of 8 times as many pixel lines. Before each convolution of 3x3 the
+// neighbours' lines of its input are traded (parallel/halo), so every value is what it would be alone. Histories keep
+// their traded edges; only new frames travel. Above the upsampler what is traded is the small picture's line. Attention
+// gathers keys and values of the whole frame. A rank without lines only takes part in gathers.
+//
 // Memory: residual blocks work in place, so a slice holds one tensor per resolution, plus three of the largest.
 #include "worker/models/vae_parts.h"
+
+#include "parallel/halo.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,17 +30,60 @@ struct vae_stream {
     struct dev *d;
     struct dev_arena *a;
     const struct tap *tap;
-    int64_t h, w; // pixels
+    int64_t h, w; // pixels, of the whole picture
+    struct halo halo;
+    int64_t edge; // lines that are traded on each side: 1, or 0 alone
     int chunk;
     tensor conv1, head;             // history of the first and the last convolution
     tensor slot[VAE_LAYERS_MAX][2]; // history of the layers' convolutions
 };
 
+// ---- bands
+
+// [t, h, w, c] with `before` and `after` lines more on the split axis.
+static tensor edged_new(struct vae_stream *s, int64_t t, int64_t h, int64_t w, int64_t c, int64_t before, int64_t after)
+{
+    int64_t shape[4] = {t, h, w, c};
+    shape[s->halo.axis] += before + after;
+    return dev_tensor(s->a, DT_F32, 4, shape);
+}
+
+// Without its edges.
+static tensor inner(const struct vae_stream *s, tensor x, int64_t before, int64_t after)
+{
+    return tensor_slice(x, s->halo.axis, before, x.shape[s->halo.axis] - after);
+}
+
+static void trade(struct vae_stream *s, tensor x, int64_t before, int64_t after)
+{
+    if (s->edge > 0) halo_trade(&s->halo, s->a, x, before, after);
+}
+
+// This rank's lines of a whole picture [t, h, w, c].
+static tensor band_of(const struct vae_stream *s, tensor x)
+{
+    if (s->edge == 0) return x;
+    struct span own = halo_span(&s->halo, comm_rank(s->halo.comm), x.shape[s->halo.axis]);
+    return tensor_slice(x, s->halo.axis, own.from, own.to);
+}
+
+// Padding that the traded edges do not stand for.
+static struct conv padded(const struct vae_stream *s, struct conv c)
+{
+    if (s->edge > 0) c.pad[s->halo.axis][0] = c.pad[s->halo.axis][1] = 0;
+    return c;
+}
+
+static struct conv same3(const struct vae_stream *s) // time comes padded by history
+{
+    return padded(s, (struct conv){.pad = {{0, 0}, {1, 1}, {1, 1}}});
+}
+
 // ---- history
 
-static tensor history_new(struct vae_stream *s, int64_t frames, int64_t h, int64_t w, int64_t c)
+static tensor history_new(struct vae_stream *s, int64_t frames, int64_t h, int64_t w, int64_t c, int64_t edge)
 {
-    tensor t = dev_tensor(s->a, DT_F32, SHAPE(frames, h, w, c));
+    tensor t = edged_new(s, frames, h, w, c, edge, edge);
     op_fill(s->d, t, 0);
     return t;
 }
@@ -52,12 +102,24 @@ static tensor new_frames(tensor buffer, tensor history)
     return tensor_slice(buffer, 0, history.shape[0], buffer.shape[0]);
 }
 
+// The same without edges: what this rank computes.
+static tensor new_lines(const struct vae_stream *s, tensor buffer, tensor history)
+{
+    return inner(s, new_frames(buffer, history), s->edge, s->edge);
+}
+
 static void history_keep(struct vae_stream *s, tensor history, tensor buffer)
 {
     op_copy(s->d, history, tensor_slice(buffer, 0, buffer.shape[0] - history.shape[0], buffer.shape[0]));
 }
 
-static const struct conv same3 = {.pad = {{0, 0}, {1, 1}, {1, 1}}}; // time comes padded by history
+// The edges of the new frames, then y = conv of history and frames, then history = the last frames.
+static void conv_frames(struct vae_stream *s, tensor y, tensor buffer, tensor history, const struct vae_conv *c)
+{
+    trade(s, new_frames(buffer, history), s->edge, s->edge);
+    op_conv(s->d, y, buffer, c->w, c->b, same3(s), ACT_NONE);
+    history_keep(s, history, buffer);
+}
 
 static void tap_layer(struct vae_stream *s, tensor x, const char *name)
 {
@@ -73,20 +135,28 @@ static tensor run_res(struct vae_stream *s, const struct vae_layer *y, tensor sl
     tensor out = same ? x : dev_tensor(s->a, DT_F32, SHAPE(t, h, w, y->co));
     int64_t mark = dev_arena_mark(s->a);
     tensor c = dev_tensor(s->a, DT_F32, SHAPE(t, h, w, y->co));
-    int64_t inner = dev_arena_mark(s->a);
+    int64_t before = dev_arena_mark(s->a);
     tensor b = history_buffer(s, slot[0], t);
-    op_l2_norm(s->d, new_frames(b, slot[0]), x, y->gamma0, ACT_SILU);
-    op_conv(s->d, c, b, y->conv2.w, y->conv2.b, same3, ACT_NONE);
-    history_keep(s, slot[0], b);
-    dev_arena_reset(s->a, inner);
+    op_l2_norm(s->d, new_lines(s, b, slot[0]), x, y->gamma0, ACT_SILU);
+    conv_frames(s, c, b, slot[0], &y->conv2);
+    dev_arena_reset(s->a, before);
     b = history_buffer(s, slot[1], t);
-    op_l2_norm(s->d, new_frames(b, slot[1]), c, y->gamma3, ACT_SILU);
-    op_conv(s->d, c, b, y->conv6.w, y->conv6.b, same3, ACT_NONE);
-    history_keep(s, slot[1], b);
+    op_l2_norm(s->d, new_lines(s, b, slot[1]), c, y->gamma3, ACT_SILU);
+    conv_frames(s, c, b, slot[1], &y->conv6);
     if (!same) op_linear(s->d, out, x, y->short_w, y->short_b, ACT_NONE);
     op_gate_add(s->d, out, c, NO_TENSOR);
     dev_arena_reset(s->a, mark);
     return out;
+}
+
+// Keys and values [t, positions, 2c] of whole frames, from those of the band [t, h, w, 2c].
+static tensor whole_frames(struct vae_stream *s, tensor kv)
+{
+    int64_t shape[4] = {kv.shape[0], kv.shape[1], kv.shape[2], kv.shape[3]};
+    shape[s->halo.axis] = s->halo.lines;
+    tensor all = dev_tensor(s->a, DT_F32, 4, shape);
+    halo_gather(&s->halo, s->a, all, kv);
+    return tensor_reshape(all, SHAPE(shape[0], shape[1] * shape[2], shape[3]));
 }
 
 static tensor run_attention(struct vae_stream *s, const struct vae_layer *y, tensor x)
@@ -96,29 +166,49 @@ static tensor run_attention(struct vae_stream *s, const struct vae_layer *y, ten
     tensor qkv = dev_tensor(s->a, DT_F32, SHAPE(t, n, 3 * c)), o = dev_tensor(s->a, DT_F32, SHAPE(t, n, c));
     op_l2_norm(s->d, xn, rows, y->gamma0, ACT_NONE);
     op_linear(s->d, qkv, xn, y->qkv_w, y->qkv_b, ACT_NONE);
-    tensor one = tensor_split(qkv, 2, 3, c); // [t, n, 3, c]
-    op_attention(s->d, tensor_split(o, 2, 1, c), tensor_slice(one, 2, 0, 1), tensor_slice(one, 2, 1, 2),
-                 tensor_slice(one, 2, 2, 3), (struct attn){0});
+    tensor kv = tensor_slice(qkv, 2, c, 3 * c);
+    if (s->edge > 0) {
+        tensor own = dev_tensor(s->a, DT_F32, SHAPE(t, x.shape[1], x.shape[2], 2 * c));
+        op_copy(s->d, tensor_reshape(own, SHAPE(t, n, 2 * c)), kv);
+        kv = whole_frames(s, own);
+    }
+    kv = tensor_split(kv, 2, 2, c); // [t, positions, 2, c]
+    op_attention(s->d, tensor_split(o, 2, 1, c), tensor_split(tensor_slice(qkv, 2, 0, c), 2, 1, c),
+                 tensor_slice(kv, 2, 0, 1), tensor_slice(kv, 2, 1, 2), (struct attn){0});
     op_linear(s->d, xn, o, y->proj_w, y->proj_b, ACT_NONE);
     op_gate_add(s->d, rows, xn, NO_TENSOR);
     dev_arena_reset(s->a, mark);
     return x;
 }
 
-static tensor run_down(struct vae_stream *s, const struct vae_layer *y, tensor slot, tensor x)
+// Half the lines: reads two and the one after them, so the band needs one more line, at its end.
+static void down_in_space(struct vae_stream *s, tensor y, tensor x, const struct vae_conv *c)
 {
     static const struct conv space = {.stride = {1, 2, 2}, .pad = {{0, 0}, {0, 1}, {0, 1}}};
+    int64_t mark = dev_arena_mark(s->a);
+    if (s->edge > 0) {
+        tensor e = edged_new(s, x.shape[0], x.shape[1], x.shape[2], x.shape[3], 0, 1);
+        op_copy(s->d, inner(s, e, 0, 1), x);
+        trade(s, e, 0, 1);
+        x = e;
+    }
+    op_conv(s->d, y, x, c->w, c->b, padded(s, space), ACT_NONE);
+    dev_arena_reset(s->a, mark);
+}
+
+static tensor run_down(struct vae_stream *s, const struct vae_layer *y, tensor slot, tensor x)
+{
     int64_t t = x.shape[0], h = x.shape[1] / 2, w = x.shape[2] / 2;
     if (y->kind == VAE_DOWN2) {
         tensor out = dev_tensor(s->a, DT_F32, SHAPE(t, h, w, y->co));
-        op_conv(s->d, out, x, y->space.w, y->space.b, space, ACT_NONE);
+        down_in_space(s, out, x, &y->space);
         return out;
     }
     bool first = s->chunk == 0;
     tensor out = dev_tensor(s->a, DT_F32, SHAPE(first ? t : t / 2, h, w, y->co));
     int64_t mark = dev_arena_mark(s->a);
     tensor b = history_buffer(s, slot, t), frames = new_frames(b, slot);
-    op_conv(s->d, frames, x, y->space.w, y->space.b, space, ACT_NONE);
+    down_in_space(s, frames, x, &y->space);
     if (first)
         op_copy(s->d, out, frames);
     else
@@ -133,6 +223,25 @@ static void interleave(struct vae_stream *s, tensor y, tensor z, int64_t c)
 {
     tensor halves = tensor_permute(tensor_split(z, 3, 2, c), (int[]){0, 3, 1, 2, 4});
     op_copy(s->d, tensor_split(y, 0, z.shape[0], 2), halves);
+}
+
+// Twice the lines of x, with the edges that a convolution needs. Edges are traded before: one line, which becomes two.
+static tensor enlarged(struct vae_stream *s, tensor x)
+{
+    int64_t e = s->edge, n = x.shape[0], h = x.shape[1], w = x.shape[2], c = x.shape[3];
+    tensor y = edged_new(s, n, 2 * h, 2 * w, c, e, e);
+    if (e == 0) {
+        op_upsample2(s->d, y, x);
+        return y;
+    }
+    int64_t mark = dev_arena_mark(s->a);
+    tensor small = edged_new(s, n, h, w, c, e, e), big = edged_new(s, n, 2 * h, 2 * w, c, 2 * e, 2 * e);
+    op_copy(s->d, inner(s, small, e, e), x);
+    trade(s, small, e, e);
+    op_upsample2(s->d, big, small);
+    op_copy(s->d, y, inner(s, big, e, e));
+    dev_arena_reset(s->a, mark);
+    return y;
 }
 
 static tensor run_up(struct vae_stream *s, const struct vae_layer *y, tensor slot, tensor x)
@@ -150,9 +259,7 @@ static tensor run_up(struct vae_stream *s, const struct vae_layer *y, tensor slo
         interleave(s, frames, z, y->ci);
         x = frames;
     }
-    tensor big = dev_tensor(s->a, DT_F32, SHAPE(n, 2 * h, 2 * w, y->ci));
-    op_upsample2(s->d, big, x);
-    op_conv(s->d, out, big, y->space.w, y->space.b, same3, ACT_NONE);
+    op_conv(s->d, out, enlarged(s, x), y->space.w, y->space.b, same3(s), ACT_NONE);
     dev_arena_reset(s->a, mark);
     return out;
 }
@@ -180,27 +287,66 @@ static tensor run_layer(struct vae_stream *s, int i, tensor x)
     return x;
 }
 
-// From the input of conv1 to the output of the head, written to `out`.
+// From the input of conv1 to the output of the head, written to `out`; both of this rank's band.
 static void run_half(struct vae_stream *s, tensor out, tensor in)
 {
     const struct vae_half *f = s->half;
     tensor x = dev_tensor(s->a, DT_F32, SHAPE(in.shape[0], in.shape[1], in.shape[2], f->c1));
     int64_t mark = dev_arena_mark(s->a);
     tensor b = history_buffer(s, s->conv1, in.shape[0]);
-    op_copy(s->d, new_frames(b, s->conv1), in);
-    op_conv(s->d, x, b, f->conv1.w, f->conv1.b, same3, ACT_NONE);
-    history_keep(s, s->conv1, b);
+    op_copy(s->d, new_lines(s, b, s->conv1), in);
+    conv_frames(s, x, b, s->conv1, &f->conv1);
     dev_arena_reset(s->a, mark);
     tap_layer(s, x, "conv1");
     for (int i = 0; i < f->n_layers; i++) x = run_layer(s, i, x);
     b = history_buffer(s, s->head, x.shape[0]);
-    op_l2_norm(s->d, new_frames(b, s->head), x, f->head_gamma, ACT_SILU);
-    op_conv(s->d, out, b, f->head.w, f->head.b, same3, ACT_NONE);
-    history_keep(s, s->head, b);
+    op_l2_norm(s->d, new_lines(s, b, s->head), x, f->head_gamma, ACT_SILU);
+    conv_frames(s, out, b, s->head, &f->head);
     tap_layer(s, out, "head.2");
 }
 
+// The part of a rank without lines in that.
+static void attend_gathers(struct vae_stream *s)
+{
+    for (int i = 0; i < s->half->n_layers; i++) {
+        const struct vae_layer *y = &s->half->layer[i];
+        int64_t mark = dev_arena_mark(s->a), shape[4] = {1, s->h / 8, s->w / 8, 2 * y->ci};
+        if (y->kind != VAE_ATTN) continue;
+        shape[s->halo.axis] = 0;
+        whole_frames(s, dev_tensor(s->a, DT_F32, 4, shape));
+        dev_arena_reset(s->a, mark);
+    }
+}
+
+static bool has_lines(const struct vae_stream *s) { return s->edge == 0 || span_length(s->halo.own) > 0; }
+
+// The whole picture from bands.
+static void collect(struct vae_stream *s, tensor whole, tensor band)
+{
+    if (s->edge > 0) halo_gather(&s->halo, s->a, whole, band);
+}
+
 // ---- streams
+
+// The histories of a band of h x w at the entrance of the half.
+static void histories_new(struct vae_stream *s, int64_t h, int64_t w)
+{
+    const struct vae_half *f = s->half;
+    int64_t e = s->edge;
+    s->conv1 = history_new(s, 2, h, w, f->c_in, e);
+    for (int i = 0; i < f->n_layers; i++) {
+        const struct vae_layer *y = &f->layer[i];
+        if (y->kind == VAE_DOWN2 || y->kind == VAE_DOWN3) h /= 2, w /= 2;
+        if (y->kind == VAE_RES) {
+            s->slot[i][0] = history_new(s, 2, h, w, y->ci, e);
+            s->slot[i][1] = history_new(s, 2, h, w, y->co, e);
+        }
+        if (y->kind == VAE_DOWN3) s->slot[i][0] = history_new(s, 1, h, w, y->co, 0);
+        if (y->kind == VAE_UP3) s->slot[i][0] = history_new(s, 2, h, w, y->ci, 0);
+        if (y->kind == VAE_UP2 || y->kind == VAE_UP3) h *= 2, w *= 2;
+    }
+    s->head = history_new(s, 2, h, w, f->c_head, e);
+}
 
 static struct vae_stream *stream_open(const struct vae *v, const struct vae_half *f, struct dev_arena *a, int64_t h,
                                       int64_t w, const struct tap *tap)
@@ -208,21 +354,18 @@ static struct vae_stream *stream_open(const struct vae *v, const struct vae_half
     BUG_IF(h % 8 || w % 8 || h < 8 || w < 8, "a picture of %lld x %lld", (long long)w, (long long)h);
     struct vae_stream *s = calloc(1, sizeof *s);
     BUG_IF(!s, "no memory for a VAE stream");
-    *s = (struct vae_stream){.v = v, .half = f, .d = v->dev, .a = a, .tap = tap, .h = h, .w = w};
-    if (f == &v->decoder) h /= 8, w /= 8;
-    s->conv1 = history_new(s, 2, h, w, f->c_in);
-    for (int i = 0; i < f->n_layers; i++) {
-        const struct vae_layer *y = &f->layer[i];
-        if (y->kind == VAE_DOWN2 || y->kind == VAE_DOWN3) h /= 2, w /= 2;
-        if (y->kind == VAE_RES) {
-            s->slot[i][0] = history_new(s, 2, h, w, y->ci);
-            s->slot[i][1] = history_new(s, 2, h, w, y->co);
-        }
-        if (y->kind == VAE_DOWN3) s->slot[i][0] = history_new(s, 1, h, w, y->co);
-        if (y->kind == VAE_UP3) s->slot[i][0] = history_new(s, 2, h, w, y->ci);
-        if (y->kind == VAE_UP2 || y->kind == VAE_UP3) h *= 2, w *= 2;
+    *s = (struct vae_stream){.v = v, .half = f, .d = v->dev, .a = a, .tap = tap, .h = h, .w = w, .halo.axis = 1};
+    int64_t band[2] = {h, w}; // in pixels
+    if (v->comm && comm_size(v->comm) > 1) {
+        bool wide = w > h;
+        s->halo = halo_make(v->dev, v->comm, wide, (wide ? w : h) / 8);
+        s->edge = 1;
+        band[wide] = 8 * span_length(s->halo.own);
+        comm_set_dry(v->comm, dev_is_dry(v->dev));
     }
-    s->head = history_new(s, 2, h, w, f->c_head);
+    if (!has_lines(s)) return s;
+    bool decodes = f == &v->decoder;
+    histories_new(s, decodes ? band[0] / 8 : band[0], decodes ? band[1] / 8 : band[1]);
     return s;
 }
 
@@ -247,29 +390,46 @@ void vae_stream_close(struct vae_stream **s)
 // A latent frame [z, 1, h, w] of any strides as channels-last [1, h, w, z].
 static tensor channels_last(tensor z) { return tensor_permute(z, (int[]){1, 2, 3, 0}); }
 
-void vae_encode_slice(struct vae_stream *s, tensor z, tensor pixels)
+static void check_slice(const struct vae_stream *s, tensor pixels)
 {
     BUG_IF(pixels.n != 4 || pixels.shape[0] != (s->chunk ? 4 : 1) || pixels.shape[1] != s->h || pixels.shape[2] != s->w,
            "slice %d of %lld frames", s->chunk, (long long)pixels.shape[0]);
-    int64_t mark = dev_arena_mark(s->a), h = s->h / 8, w = s->w / 8, c = s->v->z_dim;
-    tensor m = dev_tensor(s->a, DT_F32, SHAPE(1, h, w, 2 * c)), y = dev_tensor(s->a, DT_F32, SHAPE(1, h, w, c));
-    run_half(s, m, pixels);
-    tap_layer(s, m, "encoder_out");
-    op_linear(s->d, y, m, s->v->to_z_w, s->v->to_z_b, ACT_NONE);
-    op_copy(s->d, channels_last(z), y);
+}
+
+void vae_encode_slice(struct vae_stream *s, tensor z, tensor pixels)
+{
+    check_slice(s, pixels);
+    int64_t mark = dev_arena_mark(s->a), c = s->v->z_dim;
+    tensor whole = dev_tensor(s->a, DT_F32, SHAPE(1, s->h / 8, s->w / 8, c)), y = band_of(s, whole);
+    if (s->edge > 0) y = dev_tensor(s->a, DT_F32, y.n, y.shape);
+    if (has_lines(s)) {
+        tensor m = dev_tensor(s->a, DT_F32, SHAPE(1, y.shape[1], y.shape[2], 2 * c));
+        run_half(s, m, band_of(s, pixels));
+        tap_layer(s, m, "encoder_out");
+        op_linear(s->d, y, m, s->v->to_z_w, s->v->to_z_b, ACT_NONE);
+    } else
+        attend_gathers(s);
+    collect(s, whole, y);
+    op_copy(s->d, channels_last(z), whole);
     dev_arena_reset(s->a, mark);
     s->chunk++;
 }
 
 void vae_decode_slice(struct vae_stream *s, tensor pixels, tensor z)
 {
-    BUG_IF(pixels.n != 4 || pixels.shape[0] != (s->chunk ? 4 : 1) || pixels.shape[1] != s->h || pixels.shape[2] != s->w,
-           "slice %d of %lld frames", s->chunk, (long long)pixels.shape[0]);
-    int64_t mark = dev_arena_mark(s->a), h = s->h / 8, w = s->w / 8, c = s->v->z_dim;
-    tensor x = dev_tensor(s->a, DT_F32, SHAPE(1, h, w, c)), y = dev_tensor(s->a, DT_F32, SHAPE(1, h, w, c));
-    op_copy(s->d, x, channels_last(z));
-    op_linear(s->d, y, x, s->v->from_z_w, s->v->from_z_b, ACT_NONE);
-    run_half(s, pixels, y);
+    check_slice(s, pixels);
+    int64_t mark = dev_arena_mark(s->a), c = s->v->z_dim;
+    tensor own = band_of(s, channels_last(z)), out = band_of(s, pixels);
+    if (s->edge > 0) out = dev_tensor(s->a, DT_F32, out.n, out.shape);
+    if (has_lines(s)) {
+        tensor x = dev_tensor(s->a, DT_F32, SHAPE(1, own.shape[1], own.shape[2], c));
+        tensor y = dev_tensor(s->a, DT_F32, x.n, x.shape);
+        op_copy(s->d, x, own);
+        op_linear(s->d, y, x, s->v->from_z_w, s->v->from_z_b, ACT_NONE);
+        run_half(s, out, y);
+    } else
+        attend_gathers(s);
+    collect(s, pixels, out);
     dev_arena_reset(s->a, mark);
     s->chunk++;
 }

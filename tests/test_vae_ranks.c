@@ -1,0 +1,158 @@
+// The VAE split over ranks gives the bits of one rank, encoding and decoding, along either side, for bands that are not
+// even and ranks without a line; and trades one line a convolution.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "parallel/comm_thread.h"
+#include "worker/models/vae.h"
+#include "worker/synth/parts.h"
+#include "worker/weights/write_safetensors.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define CHECK(cond)                                                                                                    \
+    do {                                                                                                               \
+        if (!(cond)) return err_set(e, E_FATAL, "%s:%d: not so: %s", __func__, __LINE__, #cond);                       \
+    } while (0)
+
+enum { SEED = 29, Z = 4, LATENTS = 3, FRAMES = 1 + 4 * (LATENTS - 1), CONVS_ENCODE = 25, CONVS_DECODE = 33 };
+
+struct scene {
+    const struct weights *weights;
+    const char *table;
+    int64_t h, w;
+    float *z, *film; // of one rank alone: encoded, decoded again
+    double bound;
+};
+
+static const float mean[Z] = {0.1f, -0.2f, 0, 0.4f}, deviation[Z] = {1, 2, 0.5f, 1.5f};
+
+static struct weights *make_model(void)
+{
+    char dir[] = "/tmp/test_vae_ranks_XXXXXX", path[64];
+    struct err e = {0};
+    struct safetensors_out *f = NULL;
+    struct weights *w = NULL;
+    struct synth_sizes size = {.vae_dim = 2, .vae_z = Z};
+    struct synth_list l = {.label = "test", .seed = SEED, .dtype = DT_F32};
+    assert_non_null(mkdtemp(dir));
+    list_vae(&l, &size);
+    snprintf(path, sizeof path, "%s/vae.safetensors", dir);
+    if (safetensors_create(&f, path, l.head, l.n, NULL, &e) < 0) fail_msg("%s", e.text);
+    for (int64_t i = 0; i < l.n; i++) {
+        int64_t bytes = head_bytes(&l.head[i]);
+        void *values = malloc((size_t)bytes);
+        list_fill(&l, i, 0, bytes / 4, values);
+        assert_int_equal(safetensors_put(f, values, (size_t)bytes, &e), 0);
+        free(values);
+    }
+    assert_int_equal(safetensors_close(&f, &e), 0);
+    list_free(&l);
+    if (weights_open(&w, path, &e) < 0) fail_msg("%s", e.text);
+    unlink(path);
+    rmdir(dir);
+    return w;
+}
+
+static tensor film_of(const struct scene *s, struct dev_arena *a)
+{
+    uint64_t seed = SEED;
+    tensor x = dev_tensor(a, DT_F32, SHAPE(FRAMES, s->h, s->w, 3));
+    for (int64_t i = 0; i < tensor_count(x); i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        ((float *)x.data)[i] = (float)((int32_t)(seed >> 33) - (1 << 30)) / (float)(1 << 30);
+    }
+    return x;
+}
+
+// Encodes the film, decodes the latents; `c` NULL: alone.
+static int there_and_back(const struct scene *s, struct comm *c, struct dev *d, struct dev_arena *a, tensor *z,
+                          tensor *film, struct err *e)
+{
+    struct vae *v = NULL;
+    if (vae_new(&v, d, s->weights, mean, deviation, e) < 0) return e->code;
+    vae_share(v, c);
+    *film = film_of(s, a);
+    *z = dev_tensor(a, DT_F32, SHAPE(Z, LATENTS, s->h / 8, s->w / 8));
+    vae_encode(v, a, *z, *film, NULL);
+    struct vae_stream *out = vae_decode_open(v, a, s->h, s->w, NULL);
+    op_fill(d, *film, 0);
+    for (int64_t i = 0; i < LATENTS; i++)
+        vae_decode_slice(out, tensor_slice(*film, 0, i ? 4 * i - 3 : 0, 4 * i + 1), tensor_slice(*z, 1, i, i + 1));
+    vae_stream_close(&out);
+    int rc = dev_sync(d, e);
+    vae_free(&v);
+    return rc;
+}
+
+static int lines_of(const struct scene *s) { return (int)((s->w > s->h ? s->w : s->h) / 8); }
+
+static bool near(const float *x, const float *y, int64_t n, double bound)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!((double)x[i] - (double)y[i] <= bound && (double)y[i] - (double)x[i] <= bound)) return false;
+    return true;
+}
+
+static int rank_main(struct comm *world, void *ctx, struct err *e)
+{
+    const struct scene *s = ctx;
+    struct dev *d = NULL;
+    tensor z, film;
+    if (dev_open(&d, s->table, 1, e) < 0) return e->code;
+    struct dev_arena *a = dev_arena_new(d, "rank", 1 << 28);
+    int rc = there_and_back(s, world, d, a, &z, &film, e);
+    if (rc < 0) return rc;
+    CHECK(near(z.data, s->z, tensor_count(z), s->bound));
+    CHECK(near(film.data, s->film, tensor_count(film), s->bound));
+    if (s->bound == 0) CHECK(memcmp(film.data, s->film, (size_t)tensor_bytes(film)) == 0);
+    // One group of messages a convolution of 3x3 and slice, on ranks that have a line to compute.
+    bool works = comm_size(world) > 1 && comm_rank(world) < lines_of(s);
+    CHECK(comm_counted(world, COMM_TRADE).calls == (works ? LATENTS * (CONVS_ENCODE + CONVS_DECODE) : 0));
+    dev_arena_free(&a);
+    dev_close(&d);
+    return comm_check(world, e);
+}
+
+static void split(const struct weights *w, const char *table, double bound, int64_t height, int64_t width)
+{
+    static const int ranks[] = {1, 2, 3, 5, 8};
+    struct scene s = {.weights = w, .table = table, .h = height, .w = width, .bound = bound};
+    struct err e = {0};
+    struct dev *d = NULL;
+    tensor z, film;
+    assert_int_equal(dev_open(&d, table, 1, &e), 0);
+    struct dev_arena *a = dev_arena_new(d, "alone", 1 << 28);
+    if (there_and_back(&s, NULL, d, a, &z, &film, &e) < 0) fail_msg("%s", e.text);
+    s.z = z.data;
+    s.film = film.data;
+    for (int i = 0; i < 5; i++)
+        if (comm_thread_run(ranks[i], rank_main, &s, &e) < 0)
+            fail_msg("%s, %d ranks, %dx%d: %s", table, ranks[i], (int)width, (int)height, e.text);
+    dev_arena_free(&a);
+    dev_close(&d);
+}
+
+static void bands_equal_the_whole(void **state)
+{
+    (void)state;
+    struct weights *w = make_model();
+    split(w, "ref", 0, 16, 40); // five columns
+    split(w, "ref", 0, 32, 8);  // four lines: eight ranks have too many
+    split(w, "cpu", 1e-6, 16, 40);
+    weights_free(&w);
+}
+
+int main(void)
+{
+    print_message("seed %d\n", SEED);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(bands_equal_the_whole)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
