@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "daemon/media/child.h"
+#include "daemon/media/profile.h"
 #include "daemon/media/source.h"
 
 #include <libavutil/bswap.h>
@@ -302,6 +303,103 @@ static void exif_turns_pictures_upright(void **state)
                 source_close(s);
             }
         }
+}
+
+// ---- colour profiles
+
+static void put_be(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++) p[i] = (uint8_t)(v >> (24 - 8 * i));
+}
+
+// An ICC profile of three primaries (XYZ under D50) and sRGB's curve.
+static size_t icc_make(uint8_t *icc, const double primaries[3][3])
+{
+    static const char *const names[] = {"rXYZ", "gXYZ", "bXYZ", "rTRC", "gTRC", "bTRC"};
+    static const double curve[] = {2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045};
+    enum { XYZ = 128 + 4 + 6 * 12, CURVE = XYZ + 3 * 20, END = CURVE + 32 };
+    memset(icc, 0, END);
+    put_be(icc, END);
+    memcpy(icc + 16, "RGB XYZ ", 8);
+    put_be(icc + 128, 6);
+    for (int i = 0; i < 6; i++) {
+        uint8_t *entry = icc + 132 + 12 * i;
+        memcpy(entry, names[i], 4);
+        put_be(entry + 4, i < 3 ? XYZ + 20 * (uint32_t)i : CURVE);
+        put_be(entry + 8, i < 3 ? 20 : 32);
+    }
+    for (int i = 0; i < 3; i++) {
+        memcpy(icc + XYZ + 20 * i, "XYZ ", 4);
+        for (int k = 0; k < 3; k++) put_be(icc + XYZ + 20 * i + 8 + 4 * k, (uint32_t)lrint(primaries[i][k] * 65536));
+    }
+    memcpy(icc + CURVE, "para", 4);
+    icc[CURVE + 9] = 3;
+    for (int k = 0; k < 5; k++) put_be(icc + CURVE + 12 + 4 * k, (uint32_t)lrint(curve[k] * 65536));
+    return END;
+}
+
+static void flat_jpeg(const char *path, const uint8_t colour[3], const uint8_t *icc, size_t n_icc)
+{
+    static uint8_t rgb[N * 3];
+    size_t n;
+    for (int i = 0; i < N; i++) memcpy(rgb + i * 3, colour, 3);
+    uint8_t *jpeg = file_read(convert(rgb, sizeof rgb, "rgb24", W, H, "-q:v 1 -pix_fmt yuvj444p", "flat.jpg"), &n);
+    FILE *f = fopen(path, "wb");
+    fwrite(jpeg, 1, 2, f);
+    size_t length = n_icc + 16;
+    fwrite((uint8_t[]){0xff, 0xe2, (uint8_t)(length >> 8), (uint8_t)length}, 1, 4, f);
+    fwrite("ICC_PROFILE\0\1\1", 1, 14, f);
+    fwrite(icc, 1, n_icc, f);
+    fwrite(jpeg + 2, 1, n - 2, f);
+    fclose(f);
+    free(jpeg);
+}
+
+static void colour_profiles_are_followed(void **state)
+{
+    (void)state;
+    static const double p3[3][3] = {
+        {0.51512, 0.24120, -0.00105}, {0.29198, 0.69225, 0.04189}, {0.15710, 0.06657, 0.78407}};
+    static const double srgb[3][3] = {
+        {0.43607, 0.22249, 0.01392}, {0.38515, 0.71687, 0.09708}, {0.14307, 0.06061, 0.71410}};
+    // the same colours in Display P3 and in sRGB
+    static const struct {
+        uint8_t wide[3], plain[3];
+    } pairs[] = {{{234, 51, 35}, {255, 0, 0}}, {{117, 251, 76}, {0, 255, 0}}, {{128, 128, 128}, {128, 128, 128}}};
+    static uint8_t got[N * 3], icc[512];
+    const char *path = in_folder("profile.jpg");
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        for (int kind = 0; kind < 3; kind++) { // P3, sRGB, and P3 in published parity
+            struct source_info info;
+            flat_jpeg(path, pairs[i].wide, icc, icc_make(icc, kind == 1 ? srgb : p3));
+            struct source *s = open_end(path, SPEC_END_HOLD, kind == 2, &info);
+            picture(s, 0, H, W, got);
+            const uint8_t *want = kind ? pairs[i].wide : pairs[i].plain;
+            for (int c = 0; c < 3; c++)
+                if (abs(got[c] - want[c]) > (kind ? 2 : 10)) fail_msg("pair %zu, kind %d, %d: %d", i, kind, c, got[c]);
+            assert_null(strstr(info.warnings, "profile"));
+            source_close(s);
+        }
+    // broken ones change nothing and are told
+    size_t n = icc_make(icc, p3);
+    memcpy(icc + 16, "CMYK", 4);
+    flat_jpeg(path, pairs[0].wide, icc, n);
+    struct source_info info;
+    struct source *s = open_source(path, &info);
+    picture(s, 0, H, W, got);
+    for (int c = 0; c < 3; c++) assert_true(abs(got[c] - pairs[0].wide[c]) <= 2);
+    assert_non_null(strstr(info.warnings, "profile"));
+    source_close(s);
+    for (size_t at = 128; at < n; at++) { // no byte of it can do harm
+        icc_make(icc, p3);
+        icc[at] ^= 0xff;
+        uint8_t rgb[6] = {1, 2, 3, 250, 251, 252};
+        uint8_t *exact = malloc(n);
+        memcpy(exact, icc, n);
+        profile_apply(exact, n, rgb, 2);
+        profile_apply(exact, at, rgb, 2);
+        free(exact);
+    }
 }
 
 // The smallest file that is one: all coefficients 0.
@@ -633,6 +731,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(alpha_lies_on_grey_unless_published),
         cmocka_unit_test(palettes_and_single_bits_are_read),
         cmocka_unit_test(exif_turns_pictures_upright),
+        cmocka_unit_test(colour_profiles_are_followed),
         cmocka_unit_test(bad_pictures_are_refused_by_name),
         cmocka_unit_test(any_rate_is_seen_by_time),
         cmocka_unit_test(uneven_times_are_followed),

@@ -6,6 +6,7 @@
 #include "daemon/media/child.h"
 #include "daemon/media/crop.h"
 #include "daemon/media/film.h"
+#include "daemon/media/profile.h"
 #include "daemon/media/speaker.h"
 #include "daemon/media/upright.h"
 
@@ -19,24 +20,24 @@ struct server {
     const char *path;
     struct film *film;
     bool mask, published;
+    bool odd_profile; // colours that could not be followed
     int out;
 };
 
-static int server_upright(const struct server *s, const AVFrame *f, struct upright *u, struct err *e)
+static int server_upright(struct server *s, const AVFrame *f, struct upright *u, struct err *e)
 {
     bool stored = s->published && film_still(s->film); // the published program knows no EXIF
     const int32_t *matrix = stored ? NULL : film_matrix(s->film, f);
     AVRational shape = s->published ? (AVRational){1, 1} : film_shape(s->film, f);
     int rc = upright_make(u, f, matrix, shape, s->mask ? 0 : s->published ? -1 : GREY, e);
-    return rc < 0 ? err_wrap(e, "picture %s", s->path) : 0;
+    if (rc < 0) return err_wrap(e, "picture %s", s->path);
+    const AVFrameSideData *profile = av_frame_get_side_data(f, AV_FRAME_DATA_ICC_PROFILE);
+    if (profile && !s->published)
+        s->odd_profile = !profile_apply(profile->data, profile->size, u->rgb, (size_t)u->h * (size_t)u->w);
+    return 0;
 }
 
 // ---- the first picture
-
-static bool is_srgb(const AVFrameSideData *profile)
-{
-    return memmem(profile->data, profile->size, "sRGB", 4) || memmem(profile->data, profile->size, "s\0R\0G\0B", 7);
-}
 
 static int check(const struct server *s, const AVFrame *f, const struct upright *u, struct picture_head *h,
                  struct err *e)
@@ -62,9 +63,9 @@ static int check(const struct server *s, const AVFrame *f, const struct upright 
     if (film_canned(s->film)) warn_add(h->warnings, room, "of an animation, only the first picture is used");
     if (f->interlaced_frame && !film_still(s->film))
         warn_add(h->warnings, room, "the video is interlaced; one field of each picture is used");
-    const AVFrameSideData *profile = av_frame_get_side_data(f, AV_FRAME_DATA_ICC_PROFILE);
-    if (profile && !is_srgb(profile))
-        warn_add(h->warnings, room, "the picture's colour profile is not sRGB and is not applied; colours may shift");
+    if (s->odd_profile)
+        warn_add(h->warnings, room,
+                 "the picture's colour profile is of a kind that is not followed; colours may shift");
     return 0;
 }
 

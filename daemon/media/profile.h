@@ -1,0 +1,13 @@
+// A picture's colour profile (ICC), followed: its RGB becomes sRGB. Cameras of phones write Display P3.
+#ifndef DAEMON_MEDIA_PROFILE_H
+#define DAEMON_MEDIA_PROFILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Converts n pixels in place; a profile that is sRGB changes none. False: a kind of profile that is not followed (not
+// RGB, or by tables instead of three primaries), or a broken one; then nothing is changed.
+bool profile_apply(const uint8_t *icc, size_t n_icc, uint8_t *rgb, size_t n);
+
+#endif
