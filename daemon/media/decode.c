@@ -9,7 +9,8 @@
 // Only local files, only these containers: formats that open other files are not among them.
 #include "daemon/media/decode.h"
 
-#include <errno.h>
+#include "daemon/media/input.h"
+
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
 #include <libswresample/swresample.h>
@@ -18,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const char formats[] = "wav,w64,aiff,au,caf,flac,mp3,aac,ac3,eac3,dts,ogg,matroska,webm,mov,mp4,m4a,3gp,avi,asf,"
                               "flv,mpeg,mpegts,amr,wv,ape,tta,mxf";
@@ -49,18 +49,6 @@ struct decoder {
 
 // ---- opening
 
-static int path_check(const char *path, struct err *e)
-{
-    struct stat st;
-    if (stat(path, &st) < 0)
-        return err_set(e, E_INPUT, "voice %s: %s; check the name", path,
-                       errno == ENOENT ? "there is no such file" : strerror(errno));
-    if (S_ISDIR(st.st_mode)) return err_set(e, E_INPUT, "voice %s is a folder; name a sound file in it", path);
-    if (!S_ISREG(st.st_mode)) return err_set(e, E_INPUT, "voice %s is not a file", path);
-    if (st.st_size == 0) return err_set(e, E_INPUT, "voice %s is empty (0 bytes); record or copy it again", path);
-    return 0;
-}
-
 static int track_find(struct decoder *d, struct err *e)
 {
     const AVCodec *codec = NULL;
@@ -89,7 +77,7 @@ static int track_find(struct decoder *d, struct err *e)
 
 static int input_open(struct decoder *d, struct err *e)
 {
-    int rc = path_check(d->path, e);
+    int rc = input_check("voice", d->path, e);
     if (rc < 0) return rc;
     char url[4200], why[AV_ERROR_MAX_STRING_SIZE];
     snprintf(url, sizeof url, "file:%s", d->path);
