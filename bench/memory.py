@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Peak memory of a long render beside a short one, and their speed.
+
+  bench/memory.py [--bin build/bin] [--short 30] [--long 600] [--out bench/results/memory.csv]
+
+Renders the bundled voice, repeated, with the tiny model, and reads the peak resident size (VmHWM) of the coordinator, of
+its worker and of the media children. Prints one CSV row a length: what matters is that the rows do not differ."""
+import argparse
+import csv
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def run(*args):
+    subprocess.run(args, check=True, stdout=subprocess.DEVNULL)
+
+
+def peak(pid):
+    """(program, VmHWM in KiB) of a living process, else None."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as f:
+            words = f.read().split(b"\0")
+        with open(f"/proc/{pid}/status") as f:
+            rows = dict(line.split(":", 1) for line in f if ":" in line)
+        name = "media" if b"__media" in words else "worker" if b"longtake-worker" in words[0] else "coordinator"
+        return name, int(rows["VmHWM"].split()[0])
+    except (OSError, KeyError, IndexError, ValueError):
+        return None
+
+
+def family(pid):
+    found = [pid]
+    for p in found:
+        try:
+            for t in os.listdir(f"/proc/{p}/task"):
+                with open(f"/proc/{p}/task/{t}/children") as f:
+                    found += [int(x) for x in f.read().split()]
+        except OSError:
+            pass
+    return found
+
+
+def render(bin_dir, model, seconds, folder):
+    voice = os.path.join(folder, f"voice{seconds}.wav")
+    run("ffmpeg", "-v", "error", "-y", "-stream_loop", "-1", "-i", f"{HERE}/deploy/media/voice.wav", "-t", str(seconds), voice)
+    begun = time.monotonic()
+    p = subprocess.Popen([f"{bin_dir}/longtake", "render", "--model", model, "--image", f"{HERE}/deploy/media/portrait.png",
+                          "--audio", voice, "--overwrite", "-o", f"{folder}/out{seconds}.mp4"], stderr=subprocess.PIPE)
+    peaks = {}
+    os.set_blocking(p.stderr.fileno(), False)
+    while p.poll() is None:
+        p.stderr.read()
+        for pid in family(p.pid):
+            seen = peak(pid)
+            if seen:
+                peaks[seen[0]] = max(peaks.get(seen[0], 0), seen[1])
+        time.sleep(0.05)
+    if p.returncode != 0:
+        sys.exit(f"render of {seconds} s ended with {p.returncode}")
+    frames = subprocess.run(["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=nb_frames", "-of",
+                             "csv=p=0", f"{folder}/out{seconds}.mp4"], check=True, capture_output=True, text=True)
+    return {"seconds": seconds, "frames": int(frames.stdout.strip().strip(",")), "wall_s": round(time.monotonic() - begun, 2),
+            "coordinator_kib": peaks.get("coordinator", 0), "worker_kib": peaks.get("worker", 0),
+            "media_kib": peaks.get("media", 0)}
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    a.add_argument("--bin", default=f"{HERE}/build/bin")
+    a.add_argument("--short", type=int, default=30)
+    a.add_argument("--long", type=int, default=600)
+    a.add_argument("--out")
+    o = a.parse_args()
+    commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    with tempfile.TemporaryDirectory() as folder:
+        model = os.path.join(folder, "model")
+        run(f"{o.bin}/longtake", "weights", "synth", "--seed", "1", "-o", model)
+        rows = [render(o.bin, model, s, folder) for s in (o.short, o.long)]
+    for row in rows:
+        row.update(cores=os.cpu_count(), machine=platform.machine(), commit=commit)
+    files = [sys.stdout] + ([open(o.out, "w", newline="")] if o.out else [])
+    for f in files:
+        w = csv.DictWriter(f, rows[0])
+        w.writeheader()
+        w.writerows(rows)
+    grown = {k: rows[1][k] / rows[0][k] - 1 for k in ("coordinator_kib", "worker_kib")}
+    print(f"growth: coordinator {grown['coordinator_kib']:+.1%}, worker {grown['worker_kib']:+.1%}")
+    sys.exit(0 if max(grown.values()) <= 0.05 else 1)
+
+
+main()
