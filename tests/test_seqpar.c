@@ -257,7 +257,7 @@ static int dry(struct comm *world, void *ctx, struct err *e)
     struct dev *d = NULL;
     if (mesh_open(&m, world, *shape, e) < 0 || dev_open(&d, "ref", 1, e) < 0) return e->code;
     dev_set_dry(d, true);
-    comm_set_dry(world, true);
+    comm_follow(world, d);
     struct dev_arena *a = dev_arena_new(d, "dry", 0);
     struct seqpar sp;
     seqpar_init(
@@ -272,6 +272,7 @@ static int dry(struct comm *world, void *ctx, struct err *e)
     int u = shape->heads, r = shape->ring;
     CHECK(sp.rows.each == 4116 && heads == 4 * x * (u - 1) / u && ring == 2 * x * (r - 1));
     CHECK(dev_arena_peak(a) > 0);
+    comm_follow(world, NULL);
     dev_arena_free(&a);
     dev_close(&d);
     mesh_close(&m);

@@ -269,12 +269,13 @@ static void run_blocks(struct pass *p)
         if (!tensor_is_none(p->in[k].residual)) op_copy(p->d, p->in[k].residual, of_branch(p, p->x, k));
     pass_buffers(p);
     for (int i = 0; i < p->m->c.n_layers; i++) {
-        const struct dit_block *b = &p->m->block[i];
-        op_axpby(p->d, p->mod, 1, b->modulation, 1, p->in->time.e0);
-        self_attention(p, b, i);
-        cross_attention(p, b, i);
-        audio_attention(p, b, i);
-        feed_forward(p, b, i);
+        const struct dit_block b = dit_block_take(p->m, i, DIT_STEP);
+        op_axpby(p->d, p->mod, 1, b.modulation, 1, p->in->time.e0);
+        self_attention(p, &b, i);
+        cross_attention(p, &b, i);
+        audio_attention(p, &b, i);
+        feed_forward(p, &b, i);
+        dit_block_give(p->m, i, DIT_STEP);
     }
     for (int64_t k = 0; k < p->b; k++) {
         tensor kept = p->in[k].residual;
