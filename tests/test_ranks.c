@@ -267,11 +267,16 @@ static int rank_main(struct comm *world, void *ctx, struct err *e)
     return rc;
 }
 
-static void expect_equal(struct scene *s)
+static const struct mesh_shape shapes[] = {{1, 1, 1}, {1, 1, 2}, {1, 1, 3}, {1, 1, 4}, {1, 1, 8}, {1, 2, 1},
+                                           {1, 3, 1}, {1, 5, 1}, {1, 2, 2}, {1, 4, 2}, {2, 1, 1}, {3, 1, 1},
+                                           {2, 1, 4}, {2, 2, 2}, {3, 1, 2}, {2, 3, 1}};
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+
+static int ranks_of(struct mesh_shape m) { return m.guide * m.ring * m.heads; }
+
+// What one rank alone makes of the scene.
+static void run_alone(struct scene *s)
 {
-    static const struct mesh_shape shapes[] = {{1, 1, 1}, {1, 1, 2}, {1, 1, 3}, {1, 1, 4}, {1, 1, 8}, {1, 2, 1},
-                                               {1, 3, 1}, {1, 5, 1}, {1, 2, 2}, {1, 4, 2}, {2, 1, 1}, {3, 1, 1},
-                                               {2, 1, 4}, {2, 2, 2}, {3, 1, 2}, {2, 3, 1}};
     struct err e = {0};
     struct stage st;
     tensor x;
@@ -280,10 +285,16 @@ static void expect_equal(struct scene *s)
     s->want = malloc((size_t)tensor_bytes(x));
     memcpy(s->want, x.data, (size_t)tensor_bytes(x));
     stage_close(&st);
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+}
+
+static void expect_equal(struct scene *s)
+{
+    struct err e = {0};
+    run_alone(s);
+    for (int i = 0; i < N_SHAPES; i++) {
         s->shape = shapes[i];
         if (s->size.heads % s->shape.heads) continue;
-        if (comm_thread_run(s->shape.guide * s->shape.ring * s->shape.heads, rank_main, s, &e) < 0)
+        if (comm_thread_run(ranks_of(s->shape), rank_main, s, &e) < 0)
             fail_msg("guide %d x ring %d x heads %d: %s", s->shape.guide, s->shape.ring, s->shape.heads, e.text);
     }
     free(s->want);
@@ -388,10 +399,42 @@ static void an_end_on_one_rank_ends_all(void **state)
     weights_free(&s.weights);
 }
 
-int main(void)
+// As one rank of mpirun: all layouts of that many ranks, weights shared, branches together.
+static int as_mpi(void)
+{
+    struct err e = {0};
+    struct comm *world = NULL;
+    struct scene s = scene_of(4, 2, 5, 4);
+    int n = 0;
+    s.shared = s.together = true;
+    run_alone(&s);
+    if (comm_open(&world, "mpi", &e) < 0) {
+        printf("skip: %s\n", e.text);
+        return 0;
+    }
+    for (int i = 0; i < N_SHAPES; i++) {
+        s.shape = shapes[i];
+        if (ranks_of(s.shape) != comm_size(world) || s.size.heads % s.shape.heads) continue;
+        int rc = rank_main(world, &s, &e);
+        if (comm_agree(world, rc, NULL, &e) < 0) {
+            printf("guide %d x ring %d x heads %d: %s\n", s.shape.guide, s.shape.ring, s.shape.heads, e.text);
+            comm_abort(world);
+            return 1;
+        }
+        n++;
+    }
+    if (comm_rank(world) == 0) printf("%d layouts on %d ranks of mpi\n", n, comm_size(world));
+    free(s.want);
+    weights_free(&s.weights);
+    comm_close(&world);
+    return 0;
+}
+
+int main(int argc, char **argv)
 {
     log_init(LOG_WARN, "test_ranks", 0);
     print_message("seed %d\n", SEED);
+    if (argc > 1 && strcmp(argv[1], "mpi") == 0) return as_mpi();
     const struct CMUnitTest tests[] = {cmocka_unit_test(three_branches),
                                        cmocka_unit_test(two_speakers),
                                        cmocka_unit_test(fewer_branches),
