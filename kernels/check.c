@@ -201,18 +201,20 @@ static void check_close(struct dev *d)
     d->backend = NULL;
 }
 
-void check_open(struct dev *d)
+int check_open(struct dev *d, const char *most, struct err *e)
 {
     struct check *c = calloc(1, sizeof *c);
-    struct err e = {0};
+    char fast[32];
     BUG_IF(!c, "no memory for the checking table");
-    if (dev_open(&c->ref, "ref", d->n_threads, &e) < 0 || dev_open(&c->fast, "cpu", d->n_threads, &e) < 0)
-        BUG("check: %s", e.text);
+    snprintf(fast, sizeof fast, most ? "cpu:%s" : "cpu", most);
     d->backend = c;
     d->close = check_close;
-    snprintf(d->name, sizeof d->name, "check %s", dev_name(c->fast));
 #define FILL_SLOT(slot) d->ops.slot = check_##slot;
     OPS_LIST(FILL_SLOT)
 #undef FILL_SLOT
     d->ops.pack = check_pack;
+    int rc = dev_open(&c->ref, "ref", d->n_threads, e);
+    if (rc == 0) rc = dev_open(&c->fast, fast, d->n_threads, e);
+    if (rc == 0) snprintf(d->name, sizeof d->name, "check %s", dev_name(c->fast));
+    return rc;
 }

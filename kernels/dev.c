@@ -69,9 +69,11 @@ static int dev_complete(const struct dev *d, struct err *e)
 
 int dev_open(struct dev **out, const char *table, int n_threads, struct err *e)
 {
-    void (*overlay)(struct dev *) = strcmp(table, "cpu") == 0     ? fast_open
-                                    : strcmp(table, "check") == 0 ? check_open
-                                                                  : NULL;
+    const char *most = strchr(table, ':');
+    size_t n = most ? (size_t)(most - table) : strlen(table);
+    int (*overlay)(struct dev *, const char *, struct err *) = n == 3 && memcmp(table, "cpu", 3) == 0     ? fast_open
+                                                               : n == 5 && memcmp(table, "check", 5) == 0 ? check_open
+                                                                                                          : NULL;
     if (!overlay && strcmp(table, "ref") != 0)
         return err_set(e, E_INPUT, "there is no table of ops called '%s'; there are ref, cpu and check", table);
     struct dev *d = calloc(1, sizeof *d);
@@ -79,8 +81,8 @@ int dev_open(struct dev **out, const char *table, int n_threads, struct err *e)
     d->n_threads = n_threads > 0 ? n_threads : usable_cpus();
     snprintf(d->name, sizeof d->name, "%s x%d", table, d->n_threads);
     ref_slots(&d->ops);
-    if (overlay) overlay(d);
-    int rc = dev_complete(d, e);
+    int rc = overlay ? overlay(d, most ? most + 1 : NULL, e) : 0;
+    if (rc == 0) rc = dev_complete(d, e);
     if (rc < 0)
         dev_close(&d);
     else

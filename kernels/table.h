@@ -33,10 +33,12 @@ void ref_pointwise_slots(struct ops *o);
 void ref_pixels_slots(struct ops *o);
 // All of them: the reference table.
 void ref_slots(struct ops *o);
-// The fast table: overlays the reference where it pays, and keeps its state in d->backend.
-void fast_open(struct dev *d);
+// The fast table: overlays the reference where it pays, and keeps its state in d->backend. `most` names the best
+// instruction set it may use ("plain", "avx2", "avx512", "avx512_bf16"; NULL: what the CPU has). E_INPUT when the CPU
+// has it not.
+int fast_open(struct dev *d, const char *most, struct err *e);
 // The table that runs both and compares.
-void check_open(struct dev *d);
+int check_open(struct dev *d, const char *most, struct err *e);
 // The fast half of a checking device.
 struct dev *check_fast_of(struct dev *d);
 

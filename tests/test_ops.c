@@ -480,6 +480,24 @@ static void cpu_agrees_on_one_thread(void **state)
     try_table("cpu", 1);
 }
 
+// Lesser instruction sets, where the CPU has them: what a table for a better one falls back to elsewhere.
+static void lesser_sets_agree(void **state)
+{
+    (void)state;
+    static const char *const tables[] = {"cpu:plain", "cpu:avx2", "cpu:avx512"};
+    for (int i = 0; i < 3; i++) {
+        struct dev *d = NULL;
+        struct err e = {0};
+        if (dev_open(&d, tables[i], 1, &e) < 0) {
+            assert_int_equal(e.code, E_INPUT);
+            print_message("skipped: %s\n", e.text);
+            continue;
+        }
+        dev_close(&d);
+        try_table(tables[i], 2);
+    }
+}
+
 static void check_runs_every_op(void **state)
 {
     (void)state;
@@ -625,6 +643,9 @@ static void tables_are_named(void **state)
     struct err e = {0};
     assert_int_equal(dev_open(&d, "gpu9", 1, &e), E_INPUT);
     assert_non_null(strstr(e.text, "gpu9"));
+    assert_int_equal(dev_open(&d, "cpu:mmx", 1, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "avx2"));
+    assert_null(d);
     assert_int_equal(dev_open(&d, "cpu", 3, &e), 0);
     assert_int_equal(dev_threads(d), 3);
     assert_non_null(strstr(dev_name(d), "x3"));
@@ -689,6 +710,7 @@ int main(void)
         cmocka_unit_test(every_op_has_a_case),
         cmocka_unit_test(cpu_agrees_with_ref),
         cmocka_unit_test(cpu_agrees_on_one_thread),
+        cmocka_unit_test(lesser_sets_agree),
         cmocka_unit_test(check_runs_every_op),
         cmocka_unit_test(misuse_is_refused),
         cmocka_unit_test(dry_run_counts_and_computes_nothing),

@@ -1,18 +1,19 @@
 // Attention of one block of queries over all packed keys of one head: what the driver hands to the way that fits the
 // CPU.
 //
-// Packed keys stand in panels of ATTEND_PANEL keys, channel by channel, so that one vector load gives one channel of a
-// panel; packed values are rows. In the F32 way elements are floats:
-//   keys [panels, d, 16], values [16 panels, dv16]
-// In the BF16 way two neighbours in the summed axis share 32 bits, as the dot product instruction wants them:
-//   keys [panels, d/2, 16, 2], values [8 panels, dv16, 2]
-// d is rounded up to even, dv16 is dv rounded up to 16, missing elements are zero.
+// Packed keys and values stand in panels of ATTEND_PANEL columns, one step of the summed axis after the other, so that
+// a vector load gives one step of a panel:
+//   keys   [key panels, steps of d, 16]       summed over channels
+//   values [value panels, steps of keys, 16]  summed over keys
+// In the F32 way a step is one float. In the BF16 way it is two neighbours of the summed axis in 32 bits, as the dot
+// product instruction wants them. What is missing at the ends is zero.
 #ifndef KERNELS_CPU_ATTEND_H
 #define KERNELS_CPU_ATTEND_H
 
 #include "kernels/tensor.h"
 
-enum { ATTEND_PANEL = 16, ATTEND_ROWS = 64, ATTEND_KEYS = 256 }; // ATTEND_KEYS: keys between two rescalings
+// ATTEND_KEYS: keys between two rescalings; ATTEND_GROUP: queries whose scores are held at a time.
+enum { ATTEND_PANEL = 16, ATTEND_ROWS = 128, ATTEND_KEYS = 256, ATTEND_GROUP = 16 };
 
 struct attend {
     const void *keys, *values; // packed
@@ -34,12 +35,14 @@ struct attend {
 typedef void attend_fn(const struct attend *a);
 
 static inline int64_t attend_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
-// Scores, queries, sums and two columns of softmax state, as F32 (the BF16 way needs less).
+// Queries, sums, scores, and two columns of softmax state, as F32 (the BF16 way needs less).
 static inline size_t attend_tile_bytes(int64_t d, int64_t dv)
 {
-    return sizeof(float) * (size_t)(ATTEND_ROWS * (ATTEND_KEYS + attend_up(d, 16) + attend_up(dv, 16) + 2) + 64);
+    return sizeof(float) *
+           (size_t)(ATTEND_ROWS * (attend_up(d, 16) + attend_up(dv, 16) + 2) + 2 * ATTEND_GROUP * ATTEND_KEYS);
 }
 
-attend_fn attend_plain; // F32 way
+// The F32 way, and the BF16 way.
+attend_fn attend_plain, attend_avx2, attend_avx512, attend_bf16;
 
 #endif

@@ -9,17 +9,17 @@
 #include <string.h>
 
 struct tile {
-    float *scores, *q, *sum, *top, *total; // [rows, KEYS], [rows, d], [rows, dv16], [rows], [rows]
+    float *q, *sum, *top, *total, *scores; // [rows, d], [rows, dv16], [rows], [rows], [KEYS]
     int64_t dv16;
 };
 
 static struct tile tile_of(const struct attend *a)
 {
-    struct tile t = {.scores = a->tile, .dv16 = attend_up(a->dv, 16)};
-    t.q = t.scores + ATTEND_ROWS * ATTEND_KEYS;
+    struct tile t = {.q = a->tile, .dv16 = attend_up(a->dv, 16)};
     t.sum = t.q + ATTEND_ROWS * attend_up(a->d, 16);
     t.top = t.sum + ATTEND_ROWS * t.dv16;
     t.total = t.top + ATTEND_ROWS;
+    t.scores = t.total + ATTEND_ROWS;
     return t;
 }
 
@@ -68,7 +68,7 @@ static void finish(const struct attend *a, const struct tile *t)
 static void score_row(const struct attend *a, struct tile *t, int64_t i, int64_t from, int64_t n)
 {
     const float *q = t->q + i * a->d;
-    float *s = t->scores + i * ATTEND_KEYS;
+    float *s = t->scores;
     for (int64_t p = 0; p < n; p += ATTEND_PANEL) {
         const float *k = (const float *)a->keys + (from + p) * a->d;
         float acc[ATTEND_PANEL] = {0};
@@ -83,7 +83,7 @@ static void score_row(const struct attend *a, struct tile *t, int64_t i, int64_t
 // Turns the row's scores into weights and returns the factor for what was summed before.
 static float soften_row(struct tile *t, int64_t i, int64_t n)
 {
-    float *s = t->scores + i * ATTEND_KEYS, top = t->top[i], sum = 0;
+    float *s = t->scores, top = t->top[i], sum = 0;
     for (int64_t r = 0; r < n; r++) top = s[r] > top ? s[r] : top;
     float base = top == -INFINITY ? 0 : top, factor = expf(t->top[i] - base);
     for (int64_t r = 0; r < n; r++) sum += s[r] = expf(s[r] - base);
@@ -94,11 +94,14 @@ static float soften_row(struct tile *t, int64_t i, int64_t n)
 
 static void add_values(const struct attend *a, struct tile *t, int64_t i, int64_t from, int64_t n, float factor)
 {
-    const float *s = t->scores + i * ATTEND_KEYS, *v = (const float *)a->values + from * t->dv16;
+    int64_t steps = attend_up(a->nk, ATTEND_PANEL);
     float *sum = t->sum + i * t->dv16;
     for (int64_t c = 0; c < t->dv16; c++) sum[c] *= factor;
-    for (int64_t r = 0; r < n; r++)
-        for (int64_t c = 0; c < t->dv16; c++) sum[c] += s[r] * v[r * t->dv16 + c];
+    for (int64_t p = 0; p < t->dv16; p += ATTEND_PANEL) {
+        const float *v = (const float *)a->values + p * steps + from * ATTEND_PANEL;
+        for (int64_t r = 0; r < n; r++)
+            for (int j = 0; j < ATTEND_PANEL; j++) sum[p + j] += t->scores[r] * v[r * ATTEND_PANEL + j];
+    }
 }
 
 void attend_plain(const struct attend *a)

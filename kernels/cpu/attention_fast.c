@@ -21,7 +21,9 @@ struct run {
     bool first;
     float scale;
     attend_fn *way;
-    int64_t panels, dv16;
+    bool half;                      // BF16 pairs are packed, not floats
+    int64_t key_steps, value_steps; // of the axes summed over: channels, keys
+    int64_t key_panels, value_panels;
     size_t key_bytes, head_bytes; // packed keys of a head; with its values
     char *packed, *tiles;
     size_t tile_bytes;
@@ -38,34 +40,49 @@ static float element(enum dtype t, const char *row, int64_t c)
 }
 
 // Keys [from, to) of a head into their panels; keys past the last are zero.
-static void pack_keys(const struct run *r, float *panels, int64_t b, int64_t h, int64_t from, int64_t to)
+static void pack_keys(const struct run *r, void *panels, int64_t b, int64_t h, int64_t from, int64_t to)
 {
     int64_t d = r->k.shape[3];
     for (int64_t i = from; i < to; i++) {
-        float *at = panels + i / ATTEND_PANEL * ATTEND_PANEL * d + i % ATTEND_PANEL;
-        const char *row = place(r->k, b, i, h);
-        for (int64_t c = 0; c < d; c++) at[c * ATTEND_PANEL] = i < r->k.shape[1] ? element(r->k.dtype, row, c) : 0;
+        int64_t at = i / ATTEND_PANEL * ATTEND_PANEL * r->key_steps + i % ATTEND_PANEL;
+        bool some = i < r->k.shape[1];
+        const char *row = some ? place(r->k, b, i, h) : NULL;
+        if (r->half) {
+            uint32_t *to_row = (uint32_t *)panels + at;
+            const uint16_t *pair = (const uint16_t *)row;
+            for (int64_t c = 0; c < d; c += 2)
+                to_row[c / 2 * ATTEND_PANEL] = some ? pair[c] | (uint32_t)(c + 1 < d ? pair[c + 1] : 0) << 16 : 0;
+        } else {
+            float *to_row = (float *)panels + at;
+            for (int64_t c = 0; c < d; c++) to_row[c * ATTEND_PANEL] = some ? element(r->k.dtype, row, c) : 0;
+        }
     }
 }
 
-static void pack_values(const struct run *r, float *rows, int64_t b, int64_t h, int64_t from, int64_t to)
+// Values of keys [from, to), `from` even, likewise.
+static void pack_values(const struct run *r, void *panels, int64_t b, int64_t h, int64_t from, int64_t to)
 {
-    int64_t dv = r->v.shape[3];
-    for (int64_t i = from; i < to; i++) {
-        float *at = rows + i * r->dv16;
-        const char *row = place(r->v, b, i, h);
-        int64_t n = i < r->v.shape[1] ? dv : 0;
-        for (int64_t c = 0; c < n; c++) at[c] = element(r->v.dtype, row, c);
-        memset(at + n, 0, (size_t)(r->dv16 - n) * sizeof *at);
+    int64_t dv = r->v.shape[3], n = r->v.shape[1], step = r->half ? 2 : 1;
+    for (int64_t i = from; i < to; i += step) {
+        const char *row = i < n ? place(r->v, b, i, h) : NULL, *next = i + 1 < n ? place(r->v, b, i + 1, h) : NULL;
+        for (int64_t c = 0; c < r->value_panels * ATTEND_PANEL; c++) {
+            int64_t at = (c / ATTEND_PANEL * r->value_steps + i / step) * ATTEND_PANEL + c % ATTEND_PANEL;
+            if (r->half) {
+                uint32_t low = c < dv && row ? ((const uint16_t *)row)[c] : 0;
+                uint32_t high = c < dv && next ? ((const uint16_t *)next)[c] : 0;
+                ((uint32_t *)panels)[at] = low | high << 16;
+            } else
+                ((float *)panels)[at] = c < dv && row ? element(r->v.dtype, row, c) : 0;
+        }
     }
 }
 
 static void pack_part(const struct run *r, int64_t head, char *packed, int64_t part)
 {
-    int64_t b = head / r->k.shape[2], h = head % r->k.shape[2], n = r->panels * ATTEND_PANEL, from = part * PACK_KEYS;
-    int64_t to = from + PACK_KEYS < n ? from + PACK_KEYS : n;
-    pack_keys(r, (float *)packed, b, h, from, to);
-    pack_values(r, (float *)(packed + r->key_bytes), b, h, from, to);
+    int64_t b = head / r->k.shape[2], h = head % r->k.shape[2], n = r->key_panels * ATTEND_PANEL;
+    int64_t from = part * PACK_KEYS, to = from + PACK_KEYS < n ? from + PACK_KEYS : n;
+    pack_keys(r, packed, b, h, from, to);
+    pack_values(r, packed + r->key_bytes, b, h, from, to);
 }
 
 static void attend_part(const struct run *r, int64_t head, const char *packed, int64_t part, void *tile)
@@ -99,20 +116,35 @@ static void attend_part(const struct run *r, int64_t head, const char *packed, i
     r->way(&a);
 }
 
+// The best way on this CPU; BF16 products only where they were asked for.
+static attend_fn *way_for(const struct fast *f, bool half)
+{
+#if defined(__x86_64__)
+    if (half && f->isa == ISA_AVX512_BF16) return attend_bf16;
+    if (f->isa >= ISA_AVX512) return attend_avx512;
+    if (f->isa >= ISA_AVX2) return attend_avx2;
+#endif
+    (void)f, (void)half;
+    return attend_plain;
+}
+
 static void run_all(struct dev *d, struct run *r)
 {
     struct fast *f = fast_of(d);
     int64_t heads = r->q.shape[0] * r->q.shape[2], nq = r->q.shape[1], nk = r->k.shape[1];
-    r->panels = attend_up(nk, ATTEND_PANEL) / ATTEND_PANEL;
-    r->dv16 = attend_up(r->v.shape[3], 16);
-    r->key_bytes = sizeof(float) * (size_t)attend_up(r->panels * ATTEND_PANEL * r->k.shape[3], 16);
-    r->head_bytes = r->key_bytes + sizeof(float) * (size_t)(r->panels * ATTEND_PANEL * r->dv16);
+    r->half = r->way == attend_bf16;
+    r->key_panels = attend_up(nk, ATTEND_PANEL) / ATTEND_PANEL;
+    r->value_panels = attend_up(r->v.shape[3], ATTEND_PANEL) / ATTEND_PANEL;
+    r->key_steps = r->half ? (r->k.shape[3] + 1) / 2 : r->k.shape[3];
+    r->value_steps = r->key_panels * ATTEND_PANEL / (r->half ? 2 : 1);
+    r->key_bytes = 4 * ATTEND_PANEL * (size_t)(r->key_panels * r->key_steps);
+    r->head_bytes = r->key_bytes + 4 * ATTEND_PANEL * (size_t)(r->value_panels * r->value_steps);
     r->tile_bytes = (size_t)attend_up((int64_t)attend_tile_bytes(r->k.shape[3], r->v.shape[3]), 64);
     int64_t group = (int64_t)(HEADS_BYTES / r->head_bytes);
     group = group < 1 ? 1 : group > heads ? heads : group;
     r->packed = fast_scratch(f, SCRATCH_KEYS, r->head_bytes * (size_t)group);
     r->tiles = fast_scratch(f, SCRATCH_TILES, r->tile_bytes * (size_t)d->n_threads);
-    int64_t packs = attend_up(r->panels * ATTEND_PANEL, PACK_KEYS) / PACK_KEYS;
+    int64_t packs = attend_up(r->key_panels * ATTEND_PANEL, PACK_KEYS) / PACK_KEYS;
     int64_t blocks = attend_up(nq, ATTEND_ROWS) / ATTEND_ROWS;
 #pragma omp parallel num_threads(d->n_threads)
     for (int64_t first = 0; first < heads; first += group) {
@@ -136,7 +168,7 @@ static void fast_attention(struct dev *d, tensor y, tensor q, tensor k, tensor v
                     .v = v,
                     .bias = a.bias.data,
                     .scale = a.scale != 0 ? a.scale : (float)(1 / sqrt((double)q.shape[3])),
-                    .way = attend_plain};
+                    .way = way_for(fast_of(d), q.dtype == DT_BF16)};
     run_all(d, &r);
 }
 
@@ -151,7 +183,7 @@ static void fast_attention_more(struct dev *d, tensor sum, tensor state, tensor 
                     .state = state.data,
                     .first = first,
                     .scale = a.scale != 0 ? a.scale : (float)(1 / sqrt((double)q.shape[3])),
-                    .way = attend_plain};
+                    .way = way_for(fast_of(d), q.dtype == DT_BF16)};
     run_all(d, &r);
 }
 
@@ -184,7 +216,7 @@ static void fast_attention_map(struct dev *d, tensor map, tensor q, tensor k, te
                     .k = batch_of(k),
                     .v = v,
                     .scale = (float)(1 / sqrt((double)q.shape[2])),
-                    .way = attend_plain};
+                    .way = way_for(fast_of(d), false)}; // masks may hold any number, and the map decides who speaks
     run_all(d, &r);
 #pragma omp parallel for num_threads(d->n_threads)
     for (int64_t i = 0; i < n; i++)

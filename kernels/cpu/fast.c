@@ -84,18 +84,39 @@ static void fast_close(struct dev *d)
     d->backend = NULL;
 }
 
-void fast_open(struct dev *d)
+static const char *const isa_names[] = {"plain", "avx2", "avx512", "avx512_bf16"};
+
+static int isa_choose(enum fast_isa *isa, const char *most, struct err *e)
 {
-    static const char *const names[] = {"plain", "avx2", "avx512", "avx512_bf16"};
+    enum fast_isa found = isa_found();
+    *isa = found;
+    if (!most) return 0;
+    for (int i = ISA_PLAIN; i <= ISA_AVX512_BF16; i++)
+        if (strcmp(most, isa_names[i]) == 0) {
+            if (i > (int)found)
+                return err_set(e, E_INPUT, "this CPU does not have %s; its best is %s", most, isa_names[found]);
+            *isa = (enum fast_isa)i;
+            return 0;
+        }
+    return err_set(e, E_INPUT, "there is no instruction set called '%s'; there are plain, avx2, avx512, avx512_bf16",
+                   most);
+}
+
+int fast_open(struct dev *d, const char *most, struct err *e)
+{
+    enum fast_isa isa;
+    int rc = isa_choose(&isa, most, e);
+    if (rc < 0) return rc;
     struct fast *f = calloc(1, sizeof *f);
     BUG_IF(!f, "no memory for the fast table");
-    f->isa = isa_found();
+    f->isa = isa;
     f->ref = d->ops;
-    f->onednn = onednn_open(d->n_threads, f->isa == ISA_AVX512_BF16);
+    f->onednn = onednn_open(d->n_threads, isa == ISA_AVX512_BF16);
     d->backend = f;
     d->close = fast_close;
-    snprintf(d->name, sizeof d->name, "cpu %s x%d", names[f->isa], d->n_threads);
+    snprintf(d->name, sizeof d->name, "cpu %s x%d", isa_names[isa], d->n_threads);
     fast_linear_slots(&d->ops);
     fast_conv_slots(&d->ops);
     fast_attention_slots(&d->ops);
+    return 0;
 }
