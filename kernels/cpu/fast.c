@@ -34,14 +34,14 @@ void *fast_scratch(struct fast *f, enum fast_slot slot, size_t bytes)
     return f->scratch[slot].data;
 }
 
-void fast_cast(enum dtype to, void *dst, enum dtype from, const void *src, int64_t n)
+void fast_cast(const struct row_fns *f, enum dtype to, void *dst, enum dtype from, const void *src, int64_t n)
 {
-    if (to == DT_F32 && from == DT_BF16)
-        for (int64_t i = 0; i < n; i++) ((float *)dst)[i] = bf16_to_f32(((const uint16_t *)src)[i]);
-    else if (to == DT_BF16 && from == DT_F32)
-        for (int64_t i = 0; i < n; i++) ((uint16_t *)dst)[i] = f32_to_bf16(((const float *)src)[i]);
-    else if (to == from)
+    if (to == from)
         memcpy(dst, src, (size_t)(n * dtype_size(to)));
+    else if (from == DT_F32)
+        f->store(to, dst, src, n);
+    else if (to == DT_F32)
+        f->load(dst, from, src, n);
     else
         for (int64_t i = 0; i < n; i++) ref_put(to, dst, i, ref_get(from, src, i));
 }
@@ -52,7 +52,8 @@ void *fast_dense(struct dev *d, tensor x, enum dtype t, enum fast_slot slot)
     int64_t rows = ref_rows(x, 1), w = x.shape[x.n - 1];
     char *dense = fast_scratch(fast_of(d), slot, (size_t)(rows * w * dtype_size(t)));
 #pragma omp parallel for num_threads(d->n_threads)
-    for (int64_t i = 0; i < rows; i++) fast_cast(t, dense + i * w * dtype_size(t), x.dtype, ref_row(x, i, 1), w);
+    for (int64_t i = 0; i < rows; i++)
+        fast_cast(fast_of(d)->rows, t, dense + i * w * dtype_size(t), x.dtype, ref_row(x, i, 1), w);
     return dense;
 }
 
@@ -62,7 +63,7 @@ void fast_spread(struct dev *d, tensor y, enum dtype t, const void *src)
     int64_t rows = ref_rows(y, 1), w = y.shape[y.n - 1];
 #pragma omp parallel for num_threads(d->n_threads)
     for (int64_t i = 0; i < rows; i++)
-        fast_cast(y.dtype, ref_row(y, i, 1), t, (const char *)src + i * w * dtype_size(t), w);
+        fast_cast(fast_of(d)->rows, y.dtype, ref_row(y, i, 1), t, (const char *)src + i * w * dtype_size(t), w);
 }
 
 const float *fast_vector(struct dev *d, tensor v, enum fast_slot slot)
@@ -71,7 +72,7 @@ const float *fast_vector(struct dev *d, tensor v, enum fast_slot slot)
     int64_t n = tensor_count(v);
     if (v.dtype == DT_F32 && tensor_is_contiguous(v)) return v.data;
     float *dense = fast_scratch(fast_of(d), slot, (size_t)n * sizeof *dense);
-    fast_cast(DT_F32, dense, v.dtype, v.data, n);
+    fast_cast(fast_of(d)->rows, DT_F32, dense, v.dtype, v.data, n);
     return dense;
 }
 
@@ -111,6 +112,10 @@ int fast_open(struct dev *d, const char *most, struct err *e)
     BUG_IF(!f, "no memory for the fast table");
     f->isa = isa;
     f->ref = d->ops;
+    f->rows = &rows_plain;
+#if defined(__x86_64__)
+    if (isa >= ISA_AVX2) f->rows = isa >= ISA_AVX512 ? &rows_avx512 : &rows_avx2;
+#endif
     f->onednn = onednn_open(d->n_threads, isa == ISA_AVX512_BF16);
     d->backend = f;
     d->close = fast_close;
@@ -118,5 +123,9 @@ int fast_open(struct dev *d, const char *most, struct err *e)
     fast_linear_slots(&d->ops);
     fast_conv_slots(&d->ops);
     fast_attention_slots(&d->ops);
+    fast_norm_slots(&d->ops);
+    fast_rope_slots(&d->ops);
+    fast_pointwise_slots(&d->ops);
+    fast_layout_slots(&d->ops);
     return 0;
 }

@@ -6,6 +6,7 @@
 #ifndef KERNELS_CPU_FAST_H
 #define KERNELS_CPU_FAST_H
 
+#include "kernels/cpu/rows.h"
 #include "kernels/table.h"
 
 // Ordered: each can do what the ones before it can.
@@ -25,7 +26,8 @@ enum fast_slot {
 struct onednn;
 struct fast {
     enum fast_isa isa;
-    struct ops ref; // what a shape without a fast way falls back to
+    const struct row_fns *rows; // of that set
+    struct ops ref;             // what a shape without a fast way falls back to
     struct onednn *onednn;
     struct {
         void *data;
@@ -36,8 +38,8 @@ static inline struct fast *fast_of(struct dev *d) { return d->backend; }
 
 // At least `bytes` of memory aligned to 64, until the next call for the same slot.
 void *fast_scratch(struct fast *f, enum fast_slot slot, size_t bytes);
-// n contiguous elements from one dtype to another (F32, BF16, F16), on the calling thread.
-void fast_cast(enum dtype to, void *dst, enum dtype from, const void *src, int64_t n);
+// n contiguous elements from one dtype to another, on the calling thread.
+void fast_cast(const struct row_fns *f, enum dtype to, void *dst, enum dtype from, const void *src, int64_t n);
 // The rows of x as dense memory of dtype t: x itself when it is that already, else a copy in `slot`.
 void *fast_dense(struct dev *d, tensor x, enum dtype t, enum fast_slot slot);
 // Dense rows of dtype t into y; nothing when `src` is y's own memory.
@@ -45,9 +47,16 @@ void fast_spread(struct dev *d, tensor y, enum dtype t, const void *src);
 // A vector as F32, or NULL for none.
 const float *fast_vector(struct dev *d, tensor v, enum fast_slot slot);
 
+// Floats from one row of width w to the next in scratch: whole cache lines.
+static inline int64_t row_step(int64_t w) { return (w + 15) / 16 * 16; }
+
 void fast_linear_slots(struct ops *o);
 void fast_conv_slots(struct ops *o);
 void fast_attention_slots(struct ops *o);
+void fast_norm_slots(struct ops *o);
+void fast_rope_slots(struct ops *o);
+void fast_pointwise_slots(struct ops *o);
+void fast_layout_slots(struct ops *o);
 
 // ---- dnnl.c: the matrix library. Everything is dense; dtypes are F32 or BF16, bias F32.
 struct onednn_gemm {

@@ -39,7 +39,8 @@ static int product(struct dev *d, struct onednn_gemm *g, tensor w)
             part.n = o + block < n ? block : n - o;
 #pragma omp parallel for num_threads(d->n_threads)
             for (int64_t i = 0; i < part.n; i++)
-                fast_cast(DT_F32, wide + i * k, w.dtype, (const char *)w.data + (o + i) * k * dtype_size(w.dtype), k);
+                fast_cast(f->rows, DT_F32, wide + i * k, w.dtype,
+                          (const char *)w.data + (o + i) * k * dtype_size(w.dtype), k);
             part.bias = g->bias ? g->bias + o : NULL;
             part.y = (float *)g->y + o;
             rc = onednn_gemm(f->onednn, &part, &why);

@@ -1,0 +1,3 @@
+// The row loops for any CPU.
+#define rows_name rows_plain
+#include "kernels/cpu/rows_body.h"
