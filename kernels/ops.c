@@ -7,6 +7,8 @@
 
 #include "kernels/table.h"
 
+#include <string.h>
+
 #define NEED(cond)                                                                                                     \
     do {                                                                                                               \
         if (__builtin_expect(!(cond), 0)) misuse(__func__, #cond);                                                     \
@@ -54,6 +56,22 @@ tensor op_pack(struct dev *d, struct dev_arena *a, tensor w, enum pack_use use)
     NEED(is_weight(w) && is_dense(w));
     NEED(use == PACK_LINEAR ? w.n == 2 : w.n == 5);
     return d->ops.pack(d, a, w, use);
+}
+
+tensor op_pack_take(struct dev *d, struct dev_arena *a, int64_t mark, tensor w, enum pack_use use)
+{
+    int64_t end = dev_arena_mark(a);
+    void *plain = w.data;
+    if (!plain) return w; // the arena is full: a fault, and told
+    NEED(end >= mark + tensor_bytes(w));
+    w = op_pack(d, a, w, use);
+    int64_t bytes = dev_arena_mark(a) - end;
+    if (!w.packed || !d->packed_alone) return w;
+    memmove(plain, w.packed, (size_t)bytes);
+    w.packed = plain;
+    w.data = NULL;
+    dev_arena_reset(a, mark + bytes);
+    return w;
 }
 
 void op_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, enum act act)

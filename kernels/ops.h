@@ -23,6 +23,9 @@ enum act { ACT_NONE, ACT_GELU_TANH, ACT_GELU_ERF, ACT_SILU, ACT_RELU };
 // is). `use`: PACK_LINEAR for [out, in], PACK_CONV for [co, ci/groups, kt, kh, kw].
 enum pack_use { PACK_LINEAR, PACK_CONV };
 tensor op_pack(struct dev *d, struct dev_arena *a, tensor w, enum pack_use use);
+// The same for a `w` that lies at `mark` as the last of the arena and that nobody else needs: where the backend works
+// on packed weights alone, the packed one takes its place and .data is NULL, so that memory holds one copy.
+tensor op_pack_take(struct dev *d, struct dev_arena *a, int64_t mark, tensor w, enum pack_use use);
 
 // y[.., out] = act(R(x[.., in] w^T + b)). x, y rows; w dense [out, in]; b [out] or none. y must not alias x.
 void op_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, enum act act);
@@ -141,8 +144,9 @@ void op_yuv420(struct dev *d, tensor out, tensor x);
     X(attention_map)                                                                                                   \
     X(norm)                                                                                                            \
     X(add_norm)                                                                                                        \
-    X(gate_add) X(rms_norm) X(l2_norm) X(col_sums) X(col_norm) X(rope_grid) X(rope_line) X(rope) X(qk_norm_rope)       \
-        X(row_range) X(class_pos) X(conv) X(upsample2) X(copy) X(fill) X(embed) X(lerp_rows) X(act) X(mul) X(axpby)    \
-            X(project_out) X(mean_change) X(resize_cubic) X(lab_stats) X(lab_match) X(yuv420)
+    X(gate_add)                                                                                                        \
+    X(rms_norm) X(l2_norm) X(col_sums) X(col_norm) X(rope_grid) X(rope_line) X(rope) X(qk_norm_rope) X(row_range)      \
+        X(class_pos) X(conv) X(upsample2) X(copy) X(fill) X(embed) X(lerp_rows) X(act) X(mul) X(axpby) X(project_out)  \
+            X(mean_change) X(resize_cubic) X(lab_stats) X(lab_match) X(yuv420)
 
 #endif

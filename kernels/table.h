@@ -16,6 +16,7 @@ struct dev {
     struct ops ops; // filled by dev_open
     int n_threads;
     bool dry;
+    bool packed_alone; // a packed weight needs no plain one beside it
     char name[96];
     struct err fault;             // sticky; code 0: none
     void *backend;                // the table's own state

@@ -17,6 +17,7 @@ enum {
     HOW_INPLACE = 64,  // the output is the input
     HOW_MASKED = 128,  // attention: whole blocks of keys are at -inf
     HOW_PUBLISHED = 256,
+    HOW_TAKEN = 512, // weights through op_pack_take: only the packed ones are left
 };
 
 struct op_case {
@@ -48,6 +49,11 @@ static const struct op_case op_cases[] = {
     BOTH("linear", {65, 40, 150}, .how = HOW_BIAS | HOW_PACKED, .wt = DT_F32),
     BOTH("linear", {65, 40, 150}, .how = HOW_BIAS | HOW_PACKED, .wt = DT_BF16),
     BOTH("linear", {9, 3000, 1100}, .how = HOW_BIAS, .wt = DT_F16),
+    BOTH("linear", {33, 65, 129}, .how = HOW_BIAS | HOW_TAKEN),
+    BOTH("linear", {33, 65, 129}, .how = HOW_BIAS | HOW_TAKEN | HOW_STRIDED, .act = ACT_GELU_TANH),
+    BOTH("linear", {33, 65, 129}, .how = HOW_BIAS | HOW_TAKEN, .wt = DT_F32),
+    BOTH("linear", {33, 65, 129}, .how = HOW_BIAS | HOW_TAKEN, .wt = DT_BF16),
+    BOTH("linear", {3, 65, 129}, .how = HOW_TAKEN, .wt = DT_F16),
 
     // batches, queries, heads, keys, width, width of values
     BOTH("attention", {1, 1, 1, 1, 1, 1}),
@@ -125,6 +131,11 @@ static const struct op_case op_cases[] = {
     BOTH("conv", {0, 8, 8, 4, 4, 1, 3, 3, 1, 1, 1, 1, 1}),
     BOTH("conv", {2, 7, 7, 8, 12, 1, 3, 3, 1, 1, 1, 1, 1}, .how = HOW_PACKED | HOW_BIAS, .wt = DT_F16),
     BOTH("conv", {2, 7, 7, 8, 12, 1, 1, 1, 1, 1, 1, 0, 1}, .how = HOW_PACKED | HOW_BIAS, .wt = DT_F32),
+    BOTH("conv", {6, 9, 11, 32, 48, 3, 3, 3, 1, 1, 1, 2, 1}, .how = HOW_BIAS | HOW_TAKEN),
+    BOTH("conv", {6, 9, 11, 32, 48, 3, 3, 3, 1, 1, 1, 2, 1}, .how = HOW_BIAS | HOW_TAKEN, .wt = DT_BF16),
+    BOTH("conv", {1, 1, 90, 32, 32, 1, 1, 16, 1, 1, 1, 1, 4}, .how = HOW_BIAS | HOW_TAKEN),
+    BOTH("conv", {1, 1, 90, 32, 48, 1, 1, 3, 1, 1, 2, 0, 1}, .how = HOW_TAKEN),
+    BOTH("conv", {1, 90, 1, 32, 48, 1, 3, 1, 1, 1, 1, 0, 1}, .how = HOW_TAKEN),
     // t, h, w, c
     BOTH("upsample2", {2, 3, 5, 7}),
     BOTH("upsample2", {0, 3, 5, 7}),

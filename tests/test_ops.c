@@ -279,8 +279,14 @@ static void run_case(struct dev *d, struct dev_arena *a, const struct op_case *c
     tensor *t = set->t;
     const int64_t *s = c->s;
     struct norm n = {.eps = 1e-6f, .wide = c->how & HOW_WIDE};
-    if (is(c, "linear") || is(c, "conv"))
-        if (c->how & HOW_PACKED) t[2] = op_pack(d, a, t[2], is(c, "conv") ? PACK_CONV : PACK_LINEAR);
+    enum pack_use use = is(c, "conv") ? PACK_CONV : PACK_LINEAR;
+    if (c->how & HOW_PACKED) t[2] = op_pack(d, a, t[2], use);
+    if ((c->how & HOW_TAKEN) && a) {
+        int64_t mark = dev_arena_mark(a);
+        tensor own = dev_tensor(a, t[2].dtype, t[2].n, t[2].shape);
+        op_copy(d, own, t[2]);
+        t[2] = op_pack_take(d, a, mark, own, use);
+    }
     if (is(c, "linear"))
         op_linear(d, t[0], t[1], t[2], t[3], c->act);
     else if (is(c, "attention"))
@@ -681,6 +687,24 @@ static void ops_repeat_exactly(void **state)
     dev_close(&d);
 }
 
+// A weight that is taken leaves one copy in the arena.
+static void a_taken_weight_is_held_once(void **state)
+{
+    (void)state;
+    struct dev *d;
+    struct err e = {0};
+    assert_int_equal(dev_open(&d, "cpu", 1, &e), 0);
+    struct dev_arena *a = dev_arena_new(d, "weights", 0);
+    tensor w = dev_tensor(a, DT_F32, SHAPE(512, 512));
+    op_fill(d, w, 1);
+    int64_t plain = dev_arena_mark(a);
+    w = op_pack_take(d, a, 0, w, PACK_LINEAR);
+    assert_true(dev_arena_mark(a) < plain + plain / 4);
+    assert_true(w.packed ? w.data == NULL : w.data != NULL);
+    dev_arena_free(&a);
+    dev_close(&d);
+}
+
 // More shapes than the library's primitives are kept for.
 static void many_shapes_stay_right(void **state)
 {
@@ -718,6 +742,7 @@ int main(void)
         cmocka_unit_test(check_names_the_op_that_drifts),
         cmocka_unit_test(tables_are_named),
         cmocka_unit_test(ops_repeat_exactly),
+        cmocka_unit_test(a_taken_weight_is_held_once),
         cmocka_unit_test(many_shapes_stay_right),
     };
     return cmocka_run_group_tests_name("ops", tests, NULL, NULL);

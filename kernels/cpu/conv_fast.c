@@ -8,6 +8,12 @@
 
 static void *weight_scratch(void *f, size_t bytes) { return fast_scratch(f, SCRATCH_W, bytes); }
 
+static const void *plain_weight(struct dev *d, enum dtype t, tensor w)
+{
+    w.data = (void *)fast_plain(d, w, PACK_CONV, SCRATCH_PLAIN);
+    return fast_dense(d, w, t, SCRATCH_W2);
+}
+
 // The convolution in dtype t. As onednn_conv; a failure is the device's fault.
 static int conv_in(struct dev *d, enum dtype t, tensor y, tensor x, tensor w, tensor b, struct conv c, enum act act)
 {
@@ -23,11 +29,15 @@ static int conv_in(struct dev *d, enum dtype t, tensor y, tensor x, tensor w, te
     }
     const char *why = NULL;
     o.x = fast_dense(d, x, t, SCRATCH_X);
-    o.w = fast_dense(d, w, t, SCRATCH_W2);
     o.packed = w.dtype == t ? w.packed : NULL;
+    if (w.data || !o.packed) o.w = plain_weight(d, t, w);
     o.bias = fast_vector(d, b, SCRATCH_BIAS);
     o.y = y.dtype == t ? y.data : fast_scratch(f, SCRATCH_Y, (size_t)(tensor_count(y) * dtype_size(t)));
     int rc = onednn_conv(f->onednn, &o, weight_scratch, f, &why);
+    if (rc == -3) { // the packed layout does not fit, and there is no other
+        o.w = plain_weight(d, t, w);
+        rc = onednn_conv(f->onednn, &o, weight_scratch, f, &why);
+    }
     if (rc == 0) fast_spread(d, y, t, o.y);
     if (why) {
         char xs[96], ws[96];

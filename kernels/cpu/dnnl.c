@@ -212,6 +212,12 @@ static const struct packed *packed_for(const void *p, enum pack_use use, enum dt
     return h;
 }
 
+// The same by the weight's own shape.
+static const struct packed *packed_of(tensor w, enum pack_use use)
+{
+    return packed_for(w.packed, use, w.dtype, w.n, w.shape);
+}
+
 static const void *packed_data(const struct packed *h) { return (const char *)h + header_bytes; }
 
 int onednn_gemm(struct onednn *o, const struct onednn_gemm *g, const char **why)
@@ -359,6 +365,8 @@ int onednn_conv(struct onednn *o, const struct onednn_conv *c, void *(*scratch)(
         const void *w = c->w;
         if (h && dnnl_memory_desc_equal(&h->md, &n->weights))
             w = packed_data(h);
+        else if (!w)
+            rc = -3;
         else if (!dnnl_memory_desc_equal(&plain, &n->weights)) {
             void *own = scratch(ctx, dnnl_memory_desc_get_size(&n->weights));
             rc = reorder(o, &n->weights, own, &plain, c->w);
@@ -389,10 +397,11 @@ static bool pack_layout(struct onednn *o, tensor w, enum pack_use use, dnnl_memo
         if (gemm_op(&op, &g, &any) == dnnl_success) rc = entry_make(o, &n, &op, ACT_NONE);
     } else {
         struct onednn_conv c = {.ci = w.shape[1], .co = w.shape[0], .groups = 1, .dtype = w.dtype, .bias = &some_bias};
+        bool line = w.shape[2] == 1 && w.shape[3] == 1 && w.shape[4] > 1; // along w alone: a sound
         for (int i = 0; i < 3; i++) {
             c.kernel[i] = w.shape[2 + i];
             c.stride[i] = 1;
-            c.out[i] = i > 0 ? 64 : c.kernel[0] > 1 ? 4 : 1;
+            c.out[i] = i == 0 ? (c.kernel[0] > 1 ? 4 : 1) : i == 1 && line ? 1 : 64;
             c.pad[i][0] = c.pad[i][1] = i > 0 ? (c.kernel[i] - 1) / 2 : 0;
             c.in[i] = c.out[i] + c.kernel[i] - 1 - 2 * c.pad[i][0];
         }
@@ -428,4 +437,16 @@ void onednn_pack(struct onednn *o, void *packed, tensor w, enum pack_use use)
     ok = ok && reorder(o, &h->md, (char *)packed + header_bytes, &plain, w.data) == 0;
     omp_set_num_threads(was);
     if (!ok) h->shape[0] = -1; // fits no call
+}
+
+bool onednn_unpack(struct onednn *o, void *plain, tensor w, enum pack_use use)
+{
+    const struct packed *h = packed_of(w, use);
+    dnnl_memory_desc_t want, md;
+    if (!h) return false;
+    int was = omp_get_max_threads();
+    omp_set_num_threads(o->n_threads);
+    bool ok = pack_layout(o, w, use, &want, &md) && reorder(o, &md, plain, &h->md, packed_data(h)) == 0;
+    omp_set_num_threads(was);
+    return ok;
 }

@@ -66,6 +66,14 @@ void fast_spread(struct dev *d, tensor y, enum dtype t, const void *src)
         fast_cast(fast_of(d)->rows, y.dtype, ref_row(y, i, 1), t, (const char *)src + i * w * dtype_size(t), w);
 }
 
+const void *fast_plain(struct dev *d, tensor w, enum pack_use use, enum fast_slot slot)
+{
+    if (w.data) return w.data;
+    void *plain = fast_scratch(fast_of(d), slot, (size_t)tensor_bytes(w));
+    BUG_IF(!onednn_unpack(fast_of(d)->onednn, plain, w, use), "a weight that is neither plain nor packed");
+    return plain;
+}
+
 const float *fast_vector(struct dev *d, tensor v, enum fast_slot slot)
 {
     if (tensor_is_none(v)) return NULL;
@@ -119,6 +127,7 @@ int fast_open(struct dev *d, const char *most, struct err *e)
     f->onednn = onednn_open(d->n_threads, isa == ISA_AVX512_BF16);
     d->backend = f;
     d->close = fast_close;
+    d->packed_alone = true;
     snprintf(d->name, sizeof d->name, "cpu %s x%d", isa_names[isa], d->n_threads);
     fast_linear_slots(&d->ops);
     fast_conv_slots(&d->ops);

@@ -17,6 +17,7 @@ enum fast_slot {
     SCRATCH_Y,
     SCRATCH_W,
     SCRATCH_W2,
+    SCRATCH_PLAIN,
     SCRATCH_BIAS,
     SCRATCH_KEYS,
     SCRATCH_TILES,
@@ -50,6 +51,9 @@ const float *fast_vector(struct dev *d, tensor v, enum fast_slot slot);
 // Floats from one row of width w to the next in scratch: whole cache lines.
 static inline int64_t row_step(int64_t w) { return (w + 15) / 16 * 16; }
 
+// The plain elements of a weight: its data, or unpacked into `slot` when only the packed one is kept.
+const void *fast_plain(struct dev *d, tensor w, enum pack_use use, enum fast_slot slot);
+
 void fast_linear_slots(struct ops *o);
 void fast_conv_slots(struct ops *o);
 void fast_attention_slots(struct ops *o);
@@ -78,12 +82,15 @@ struct onednn_conv {
 };
 struct onednn *onednn_open(int n_threads, bool bf16);
 void onednn_close(struct onednn **o);
-// 0, or -1 when the library has no way (the caller falls back), or -2 with a reason when it failed.
+// 0, or -1 when the library has no way (the caller falls back), or -2 with a reason when it failed. A convolution
+// without a plain weight gives -3 when the packed one is not in the order that it needs.
 int onednn_gemm(struct onednn *o, const struct onednn_gemm *g, const char **why);
 int onednn_conv(struct onednn *o, const struct onednn_conv *c, void *(*scratch)(void *ctx, size_t bytes), void *ctx,
                 const char **why);
 // The library's own order of a weight: bytes that it takes (0: it reads the plain one as well), then the reorder.
 size_t onednn_packed_bytes(struct onednn *o, tensor w, enum pack_use use);
 void onednn_pack(struct onednn *o, void *packed, tensor w, enum pack_use use);
+// The plain order of a packed weight, in its dtype. False when w.packed is not one of w's shape and use.
+bool onednn_unpack(struct onednn *o, void *plain, tensor w, enum pack_use use);
 
 #endif

@@ -20,35 +20,49 @@ static tensor fast_pack(struct dev *d, struct dev_arena *a, tensor w, enum pack_
     return w;
 }
 
-static int product(struct dev *d, struct onednn_gemm *g, tensor w)
+// The product where the weight has the dtype of the rows; else its outputs by blocks, widened.
+static int product(struct dev *d, struct onednn_gemm *g, tensor w, const char **why)
 {
     struct fast *f = fast_of(d);
-    const char *why = NULL;
-    int rc = 0;
     if (w.dtype == g->dtype) {
-        g->w = w.data;
         g->packed = w.packed;
-        rc = onednn_gemm(f->onednn, g, &why);
-    } else {
-        int64_t n = g->n, k = g->k, block = BLOCK_BYTES / (k * 4);
-        block = block < 64 ? 64 : block / 64 * 64;
-        struct onednn_gemm part = *g;
-        float *wide = fast_scratch(f, SCRATCH_W, (size_t)((block < n ? block : n) * k) * sizeof *wide);
-        part.w = wide;
-        for (int64_t o = 0; o < n && rc == 0; o += block) {
-            part.n = o + block < n ? block : n - o;
-#pragma omp parallel for num_threads(d->n_threads)
-            for (int64_t i = 0; i < part.n; i++)
-                fast_cast(f->rows, DT_F32, wide + i * k, w.dtype,
-                          (const char *)w.data + (o + i) * k * dtype_size(w.dtype), k);
-            part.bias = g->bias ? g->bias + o : NULL;
-            part.y = (float *)g->y + o;
-            rc = onednn_gemm(f->onednn, &part, &why);
-        }
+        return onednn_gemm(f->onednn, g, why);
     }
+    int64_t n = g->n, k = g->k, block = BLOCK_BYTES / (k * 4);
+    int rc = 0;
+    block = block < 64 ? 64 : block / 64 * 64;
+    struct onednn_gemm part = *g;
+    float *wide = fast_scratch(f, SCRATCH_W, (size_t)((block < n ? block : n) * k) * sizeof *wide);
+    const char *plain = fast_plain(d, w, PACK_LINEAR, SCRATCH_PLAIN);
+    part.w = wide;
+    part.packed = NULL;
+    for (int64_t o = 0; o < n && rc == 0; o += block) {
+        part.n = o + block < n ? block : n - o;
+#pragma omp parallel for num_threads(d->n_threads)
+        for (int64_t i = 0; i < part.n; i++)
+            fast_cast(f->rows, DT_F32, wide + i * k, w.dtype, plain + (o + i) * k * dtype_size(w.dtype), k);
+        part.bias = g->bias ? g->bias + o : NULL;
+        part.y = (float *)g->y + o;
+        rc = onednn_gemm(f->onednn, &part, why);
+    }
+    return rc;
+}
+
+// The layer in dtype t. 0, or -1 when the library has no way; a failure is the device's fault.
+static int linear_in(struct dev *d, enum dtype t, tensor y, tensor x, tensor w, tensor b, enum act act)
+{
+    int64_t rows = ref_rows(x, 1), n = w.shape[0], k = w.shape[1];
+    bool own = y.dtype != t || !tensor_is_contiguous(y);
+    const char *why = NULL;
+    struct onednn_gemm g = {.m = rows, .n = n, .k = k, .ldy = n, .dtype = t, .w = w.data, .act = act};
+    g.x = fast_dense(d, x, t, SCRATCH_X);
+    g.y = own ? fast_scratch(fast_of(d), SCRATCH_Y, (size_t)(rows * n * dtype_size(t))) : y.data;
+    g.bias = fast_vector(d, b, SCRATCH_BIAS);
+    int rc = product(d, &g, w, &why);
     if (why)
-        dev_fault(d, "linear [%lld, %lld] x [%lld, %lld]: %s", (long long)g->m, (long long)g->k, (long long)g->n,
-                  (long long)g->k, why);
+        dev_fault(d, "linear [%lld, %lld] by [%lld, %lld]: %s", (long long)rows, (long long)k, (long long)n,
+                  (long long)k, why);
+    if (rc == 0) fast_spread(d, y, t, g.y);
     return rc;
 }
 
@@ -57,22 +71,11 @@ static void fast_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, e
     struct fast *f = fast_of(d);
     int64_t rows = ref_rows(x, 1), n = w.shape[0], k = w.shape[1];
     if (rows == 0 || n == 0) return;
-    if (k == 0) {
-        f->ref.linear(d, y, x, w, b, act);
-        return;
-    }
+    int rc = -1;
     bool half = f->isa == ISA_AVX512_BF16 && x.dtype == DT_BF16 && w.dtype == DT_BF16;
-    enum dtype t = half ? DT_BF16 : DT_F32;
-    bool own = y.dtype != t || !tensor_is_contiguous(y);
-    struct onednn_gemm g = {.m = rows, .n = n, .k = k, .ldy = n, .dtype = t, .act = act};
-    g.x = fast_dense(d, x, t, SCRATCH_X);
-    g.y = own ? fast_scratch(f, SCRATCH_Y, (size_t)(rows * n * dtype_size(t))) : y.data;
-    g.bias = fast_vector(d, b, SCRATCH_BIAS);
-    int rc = product(d, &g, w);
-    if (rc == -1)
-        f->ref.linear(d, y, x, w, b, act);
-    else if (rc == 0)
-        fast_spread(d, y, t, g.y);
+    if (half && k > 0) rc = linear_in(d, DT_BF16, y, x, w, b, act);
+    if (rc == -1 && k > 0) rc = linear_in(d, DT_F32, y, x, w, b, act);
+    if (rc == -1) f->ref.linear(d, y, x, w, b, act);
 }
 
 void fast_linear_slots(struct ops *o)

@@ -350,11 +350,35 @@ int weights_load(const struct weights *w, struct dev_arena *a, tensor *out, enum
     return 0;
 }
 
+// Lets the pages of a stored tensor go that its file gives back when asked: what was read from them is elsewhere now.
+static void let_go(const struct weights *w, const char *name)
+{
+    const struct record *r = find(w, name);
+    if (!r || !r->file || !tensor_is_contiguous(r->t)) return;
+    uintptr_t map = (uintptr_t)r->file->map, page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)r->t.data;
+    uintptr_t to = from + (uintptr_t)tensor_bytes(r->t);
+    if (from < map || to > map + r->file->size) return; // copied when it was read
+    from = (from + page - 1) / page * page;
+    to = to / page * page;
+    if (from < to) madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
+// Packs a loaded weight; `mark` is where the arena stood before it was loaded. What was cast on the way gives its place
+// to the packed one, and what came from the file is let go, so that memory holds one copy.
+static void pack(const struct weights *w, struct dev_arena *a, int64_t mark, tensor *t, const char *name,
+                 enum pack_use use)
+{
+    bool cast = dev_arena_mark(a) > mark;
+    *t = cast ? op_pack_take(dev_arena_dev(a), a, mark, *t, use) : op_pack(dev_arena_dev(a), a, *t, use);
+    if (cast || t->packed) let_go(w, name);
+}
+
 int weights_load_linear(const struct weights *w, struct dev_arena *a, tensor *out, enum dtype t, const char *name,
                         int64_t n_out, int64_t n_in, struct err *e)
 {
+    int64_t mark = dev_arena_mark(a);
     int rc = weights_load(w, a, out, t, name, SHAPE(n_out, n_in), e);
-    if (rc == 0) *out = op_pack(dev_arena_dev(a), a, *out, PACK_LINEAR);
+    if (rc == 0) pack(w, a, mark, out, name, PACK_LINEAR);
     return rc;
 }
 
@@ -369,7 +393,11 @@ int weights_load_conv(const struct weights *w, struct dev_arena *a, tensor *out,
     for (int i = 0; i < spare; i++)
         if (shape[2 + i] != 1) return wrong_shape(w, name, s, 5, shape, e);
     for (int i = 2; i < n; i++) stored[i] = shape[i + spare];
+    int64_t mark = dev_arena_mark(a);
     rc = weights_load(w, a, out, t, name, n, stored, e);
-    if (rc == 0) *out = op_pack(dev_arena_dev(a), a, tensor_reshape(*out, 5, shape), PACK_CONV);
+    if (rc == 0) {
+        *out = tensor_reshape(*out, 5, shape);
+        pack(w, a, mark, out, name, PACK_CONV);
+    }
     return rc;
 }
