@@ -6,6 +6,8 @@
 
 #include "kernels/cpu/ref.h"
 
+#include <omp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -84,6 +86,27 @@ const float *fast_vector(struct dev *d, tensor v, enum fast_slot slot)
     return dense;
 }
 
+// A device that has all of the process's CPUs ties each helping thread to its own, so that none waits behind another
+// while its partners idle at the end of a loop. The calling thread stays free: threads that it starts later would
+// inherit what it is tied to.
+static void pin_threads(int n_threads)
+{
+    cpu_set_t all;
+    if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) != n_threads) return;
+#pragma omp parallel num_threads(n_threads)
+    {
+        int want = omp_get_thread_num();
+        for (int cpu = 0, k = 0; want > 0 && cpu < CPU_SETSIZE; cpu++) {
+            if (!CPU_ISSET(cpu, &all) || k++ != want) continue;
+            cpu_set_t one;
+            CPU_ZERO(&one);
+            CPU_SET(cpu, &one);
+            sched_setaffinity(0, sizeof one, &one); // refused: the system places it, as before
+            break;
+        }
+    }
+}
+
 static void fast_close(struct dev *d)
 {
     struct fast *f = fast_of(d);
@@ -125,6 +148,7 @@ int fast_open(struct dev *d, const char *most, struct err *e)
     if (isa >= ISA_AVX2) f->rows = isa >= ISA_AVX512 ? &rows_avx512 : &rows_avx2;
 #endif
     f->onednn = onednn_open(d->n_threads, isa == ISA_AVX512_BF16);
+    pin_threads(d->n_threads);
     d->backend = f;
     d->close = fast_close;
     d->packed_alone = true;

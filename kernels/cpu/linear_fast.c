@@ -54,7 +54,10 @@ static int linear_in(struct dev *d, enum dtype t, tensor y, tensor x, tensor w, 
     int64_t rows = ref_rows(x, 1), n = w.shape[0], k = w.shape[1];
     bool own = y.dtype != t || !tensor_is_contiguous(y);
     const char *why = NULL;
-    struct onednn_gemm g = {.m = rows, .n = n, .k = k, .ldy = n, .dtype = t, .w = w.data, .act = act};
+    const struct fast *f = fast_of(d);
+    bool later = f->isa < ISA_AVX512 && act != ACT_NONE; // without AVX-512 the library's tanh gathers from a table
+    struct onednn_gemm g = {.m = rows, .n = n, .k = k, .ldy = n, .dtype = t, .w = w.data};
+    g.act = later ? ACT_NONE : act;
     g.x = fast_dense(d, x, t, SCRATCH_X);
     g.y = own ? fast_scratch(fast_of(d), SCRATCH_Y, (size_t)(rows * n * dtype_size(t))) : y.data;
     g.bias = fast_vector(d, b, SCRATCH_BIAS);
@@ -62,6 +65,10 @@ static int linear_in(struct dev *d, enum dtype t, tensor y, tensor x, tensor w, 
     if (why)
         dev_fault(d, "linear [%lld, %lld] by [%lld, %lld]: %s", (long long)rows, (long long)k, (long long)n,
                   (long long)k, why);
+    if (rc == 0 && later) {
+#pragma omp parallel for num_threads(d->n_threads)
+        for (int64_t i = 0; i < rows; i++) f->rows->act(act, (float *)g.y + i * n, n);
+    }
     if (rc == 0) fast_spread(d, y, t, g.y);
     return rc;
 }
