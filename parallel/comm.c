@@ -8,6 +8,7 @@
 // and after it this end is at fault for good: what comes later on the wire could not be told from what was missed.
 #include "parallel/comm.h"
 
+#include "kernels/dev.h"
 #include "parallel/comm_self.h"
 #include "parallel/comm_table.h"
 #ifdef LONGTAKE_MPI
@@ -103,6 +104,8 @@ int comm_size(const struct comm *c) { return c->n; }
 const char *comm_transport(const struct comm *c) { return c->table->name; }
 void comm_set_deadline_ms(struct comm *c, int64_t ms) { c->end->deadline_ms = ms; }
 void comm_set_dry(struct comm *c, bool dry) { c->end->dry = dry; }
+void comm_follow(struct comm *c, const struct dev *d) { c->end->dev = d; }
+bool comm_dry(const struct comm *c) { return c->end->dry || (c->end->dev && dev_is_dry(c->end->dev)); }
 
 // ---- faults
 
@@ -117,7 +120,7 @@ int comm_fault(struct comm_end *end, const char *fmt, ...)
     return E_LOST;
 }
 
-bool comm_idle(const struct comm *c) { return c->end->dry || c->end->fault.code < 0; }
+bool comm_idle(const struct comm *c) { return comm_dry(c) || c->end->fault.code < 0; }
 
 int comm_check(struct comm *c, struct err *e)
 {
@@ -297,7 +300,7 @@ int comm_agree(struct comm *c, int code, bool *cancel, struct err *e)
     free(all);
     if (c->end->fault.code < 0) return comm_check(c, e);
     own.code = agreed;
-    if (agreed < 0 && !c->end->dry) share_sentence(c, teller, &own);
+    if (agreed < 0 && !comm_dry(c)) share_sentence(c, teller, &own);
     if (c->end->fault.code < 0) return comm_check(c, e);
     if (cancel) *cancel = stop;
     return agreed < 0 ? err_set(e, agreed, "%s", own.text) : 0;
@@ -329,7 +332,7 @@ static void join(struct comm *c, struct comm *child, const struct claim *all)
 
 int comm_split(struct comm *c, struct comm **out, int colour, int key, struct err *e)
 {
-    BUG_IF(c->end->dry, "a split in a dry run");
+    BUG_IF(comm_dry(c), "a split in a dry run");
     struct comm *child = calloc(1, sizeof *child), *host = NULL;
     struct claim *all = calloc((size_t)c->n, sizeof *all);
     int *world = calloc((size_t)c->n, sizeof *world), rc = 0;

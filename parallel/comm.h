@@ -19,6 +19,7 @@
 
 struct comm;
 struct comm_ticket;
+struct dev;
 
 enum comm_verb {
     COMM_TRADE, // send, recv and groups of them
@@ -50,8 +51,10 @@ int comm_size(const struct comm *c);
 const char *comm_transport(const struct comm *c);
 // How long a verb waits for its peers, from now on, in all communicators of this end. Default ten minutes.
 void comm_set_deadline_ms(struct comm *c, int64_t ms);
-// Messages are counted and none is sent: for a device's dry run, and for timing a step without its wire.
+// Messages are counted and none is sent, in all communicators of this end: for timing a step without its wire.
 void comm_set_dry(struct comm *c, bool dry);
+// The same whenever this device runs dry. It must outlive the communicators, or be taken back with NULL.
+void comm_follow(struct comm *c, const struct dev *d);
 
 // ---- faults
 

@@ -55,8 +55,9 @@ struct comm_end {
     int n_contexts;
     int64_t deadline_ms;
     bool dry;
-    struct err fault; // sticky
-    void *state;      // the transport's
+    const struct dev *dev; // whose dry runs count too, or NULL
+    struct err fault;      // sticky
+    void *state;           // the transport's
 };
 
 struct comm {
@@ -78,6 +79,7 @@ struct comm {
 struct comm *comm_world_new(const struct comm_table *table, int rank, int n, void *end_state);
 // Records a fault; the first one stays. Returns E_LOST.
 int comm_fault(struct comm_end *end, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bool comm_dry(const struct comm *c);
 bool comm_idle(const struct comm *c); // dry or at fault: nothing is sent
 int64_t comm_now_us(void);            // the real clock, whatever a test sets
 

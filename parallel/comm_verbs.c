@@ -14,7 +14,7 @@
 
 static void copy(struct comm *c, void *to, const void *from, int64_t bytes)
 {
-    if (bytes > 0 && to != from && !c->end->dry) c->table->copy(c, to, from, bytes);
+    if (bytes > 0 && to != from && !comm_dry(c)) c->table->copy(c, to, from, bytes);
 }
 
 static void finish(struct comm_ticket *t)

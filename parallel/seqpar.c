@@ -21,7 +21,7 @@
 // Bytes sent by a rank, x = b n H d bytes: 4 x (U-1)/U + 2 x.
 #include "parallel/seqpar.h"
 
-enum { MAP_ROWS = 1024 };
+enum { MAP_ROWS = 1024, PIECE_ROWS = 2048 };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -135,6 +135,20 @@ static struct comm_ticket *pass_on(struct seqpar *sp, tensor here, tensor next)
     return comm_start_trade(sp->ring, moves, 2);
 }
 
+// Attention of all queries to one block, in pieces: between two of them the transport may move what is under way.
+static void attend_block(struct seqpar *sp, tensor q, tensor k, tensor v, bool first)
+{
+    for (int64_t b = 0; b < sp->f.batch; b++)
+        for (int64_t from = 0; from < sp->block; from += PIECE_ROWS) {
+            int64_t to = least(from + PIECE_ROWS, sp->block);
+            tensor part[5] = {sp->sum, sp->state, q, k, v};
+            for (int i = 0; i < 5; i++) part[i] = tensor_slice(part[i], 0, b, b + 1);
+            for (int i = 0; i < 3; i++) part[i] = tensor_slice(part[i], 1, from, to);
+            op_attention_more(sp->dev, part[0], part[1], part[2], part[3], part[4], (struct attn){0}, first);
+            comm_poll(sp->ring);
+        }
+}
+
 static void ring_attention(struct seqpar *sp, tensor y, tensor q, tensor k, tensor v, bool with_map)
 {
     bool first = true;
@@ -147,8 +161,7 @@ static void ring_attention(struct seqpar *sp, tensor y, tensor q, tensor k, tens
         struct comm_ticket *t = i + 1 < sp->n_ring ? pass_on(sp, here, sp->slot[1 - i % 2]) : NULL;
         if (rows > 0) {
             if (with_map) keep_first_frame(sp, block, slot_lane(here, 0, rows));
-            op_attention_more(sp->dev, sp->sum, sp->state, q, slot_lane(here, 0, rows), slot_lane(here, 1, rows),
-                              (struct attn){0}, first);
+            attend_block(sp, q, slot_lane(here, 0, rows), slot_lane(here, 1, rows), first);
             first = false;
         }
         comm_wait(&t);

@@ -53,7 +53,8 @@ struct seqpar_map {
     tensor lohi; // out, F32 [maps, classes, 2]: over all rows of all ranks
 };
 // y = attention of q over all ranks' k, v. All [batch, each, n_heads, width], last axis contiguous; y aliases
-// none. `map` may be NULL, and is the same on all ranks. In a dry run the communicators must be dry too.
+// none. `map` may be NULL, and is the same on all ranks. In a dry run the communicators must
+// follow the device (comm_follow).
 void seqpar_attention(struct seqpar *sp, tensor y, tensor q, tensor k, tensor v, const struct seqpar_map *map);
 
 // Own rows against the keys of their own frame, no wire: q, y [each, n_heads, width], k, v [frames, n, n_heads, width].

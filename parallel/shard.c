@@ -6,7 +6,8 @@
 // was given back before i was taken. After the last block the first of the next pass is fetched.
 //
 // The trap: blocks may be an odd number, or a pass may be cut short, so a slot is not known by the block's parity; each
-// slot remembers which block it holds. A block that was not foreseen is fetched when taken, at the price of a wait.
+// slot remembers which block it holds, and whether it only seemed to come, in a dry run. A block that was not foreseen
+// is fetched when taken, at the price of a wait.
 #include "parallel/shard.h"
 
 #include "kernels/ops.h"
@@ -17,7 +18,8 @@ enum { TENSOR_ALIGN = 256 };
 
 struct slot {
     tensor bytes;
-    int block; // held or arriving; -1: none
+    int block;   // held or arriving; -1: none
+    bool hollow; // in a dry run: nothing arrived
     bool taken;
     struct comm_ticket *arriving;
     tensor *views; // [n_tensors]
@@ -132,9 +134,14 @@ void shard_close(struct shard **ps)
     *ps = NULL;
 }
 
+static bool holds(const struct shard *s, const struct slot *slot, int block)
+{
+    return slot->block == block && (!slot->hollow || slot->taken || dev_is_dry(s->dev));
+}
+
 static struct slot *slot_of(struct shard *s, int block)
 {
-    return s->slot[0].block == block ? &s->slot[0] : s->slot[1].block == block ? &s->slot[1] : NULL;
+    return holds(s, &s->slot[0], block) ? &s->slot[0] : holds(s, &s->slot[1], block) ? &s->slot[1] : NULL;
 }
 
 static struct slot *start(struct shard *s, int block)
@@ -143,6 +150,7 @@ static struct slot *start(struct shard *s, int block)
     BUG_IF(to->taken, "block %d while two others are in use", block);
     comm_wait(&to->arriving);
     to->block = block;
+    to->hollow = dev_is_dry(s->dev);
     if (comm_size(s->comm) == 1)
         view(s, to->views, tensor_at(s->own, block));
     else

@@ -1,6 +1,6 @@
 // A segment's denoising by many ranks equals one rank's: heads, ring and guide axes and their products, head counts
 // that divide and token counts that do not, one to three branches, one and two speakers, branches one by one and
-// together, with the step cache; and on the wire is what the formulas say.
+// together, with the step cache, with weights whole or shared; and on the wire is what the formulas say.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "parallel/comm_thread.h"
+#include "proto/base/log.h"
 #include "worker/denoise.h"
 #include "worker/synth/parts.h"
 #include "worker/weights/write_safetensors.h"
@@ -34,6 +35,7 @@ struct scene {
     int n_speakers, n_steps;
     struct spec_render spec; // guidance and step cache
     bool together;
+    bool shared;              // blocks' weights over the heads axis, and a dry run before the real one
     int stop_rank, stop_step; // this rank ends the loop there; step 0: nobody does
     struct mesh_shape shape;
     float *want; // latents of one rank alone
@@ -82,7 +84,7 @@ static void make_model(struct scene *s, int heads, int width)
                                    .clip_dim = 8,
                                    .clip_tokens = 5,
                                    .heads = heads,
-                                   .layers = 2,
+                                   .layers = 3,
                                    .audio_inner = 16,
                                    .audio_dim = 12,
                                    .audio_tokens = 4,
@@ -110,7 +112,7 @@ struct stage { // what a rank works with
     const struct scene *s;
 };
 
-static int stage_open(struct stage *st, const struct scene *s, int rank, struct err *e)
+static int stage_open(struct stage *st, const struct scene *s, int rank, struct comm *group, struct err *e)
 {
     struct dit_config c = {.n_heads = s->size.heads,
                            .text_len = (int)s->size.text_len,
@@ -119,7 +121,7 @@ static int stage_open(struct stage *st, const struct scene *s, int rank, struct 
     *st = (struct stage){.rank = rank, .s = s};
     if (dev_open(&st->d, "ref", 1, e) < 0) return e->code;
     st->a = dev_arena_new(st->d, "rank", 1 << 27);
-    return dit_new(&st->dit, st->d, s->weights, &c, s->dtype, e);
+    return dit_new_shared(&st->dit, st->d, s->weights, &c, s->dtype, group, e);
 }
 
 static void stage_close(struct stage *st)
@@ -207,6 +209,33 @@ static int bytes_as_written(const struct scene *s, const struct mesh *m, int n_b
     return 0;
 }
 
+// Gathers of weights: every block once a pass, and the first of the next pass; padding aside.
+static int weights_as_written(const struct stage *st, const struct mesh *m, int n_branches, struct err *e)
+{
+    const struct scene *s = st->s;
+    int64_t p = s->shape.heads, d = s->size.dim, f = s->size.ffn, mine = 0;
+    for (int k = m->i_guide; k < n_branches; k += s->shape.guide) mine++;
+    if (s->together && mine > 0) mine = 1;
+    int64_t gathers = mine * s->n_steps * s->size.layers + (mine > 0);
+    int64_t block = (8 * d * d + 2 * d * f) * dtype_size(s->dtype) + (6 + 7 + 9) * d * 4 + f * 4;
+    int64_t got = comm_counted_all(dit_block_comm(st->dit, DIT_STEP)).received_bytes;
+    int64_t want = gathers * block * (p - 1) / p, padding = gathers * (26 * 256 + p * 256);
+    CHECK(got >= want && got <= want + padding);
+    return 0;
+}
+
+static int compare(const struct scene *s, tensor x, int rank, struct err *e)
+{
+    // Heads alone change no sum; else f32 to 1e-5.
+    double most = 0, exact = s->shape.ring == 1 && s->n_speakers == 1;
+    for (int64_t i = 0; i < tensor_count(x); i++) {
+        double off = fabs((double)((float *)x.data)[i] - (double)s->want[i]);
+        if (!(off <= most)) most = off;
+    }
+    double bound = exact ? 0 : s->dtype == DT_F32 ? 1e-5 : 0.1;
+    return most <= bound ? 0 : err_set(e, E_FATAL, "rank %d is off by %g", rank, most);
+}
+
 static int rank_main(struct comm *world, void *ctx, struct err *e)
 {
     const struct scene *s = ctx;
@@ -214,42 +243,58 @@ static int rank_main(struct comm *world, void *ctx, struct err *e)
     struct stage st;
     tensor x;
     struct guide g;
+    int rc = 0;
     guide_plan(&g, &s->spec);
-    if (mesh_open(&m, world, s->shape, e) < 0 || stage_open(&st, s, comm_rank(world), e) < 0) return e->code;
-    comm_count_reset(world);
-    int rc = run_denoise(&st, &m, &x, e);
-    if (rc == 0) {
-        double most = 0;
-        for (int64_t i = 0; i < tensor_count(x); i++) {
-            double off = fabs((double)((float *)x.data)[i] - (double)s->want[i]);
-            if (!(off <= most)) most = off;
-        }
-        double bound = s->dtype == DT_F32 ? 1e-5 : 0.1;
-        if (!(most <= bound)) rc = err_set(e, E_FATAL, "rank %d is off by %g", comm_rank(world), most);
-        if (rc == 0 && !s->spec.teacache) rc = bytes_as_written(s, &m, g.n, e);
+    if (mesh_open(&m, world, s->shape, e) < 0) return e->code;
+    if (stage_open(&st, s, comm_rank(world), s->shared ? m.heads : NULL, e) < 0) return e->code;
+    comm_follow(world, st.d);
+    if (s->shared) {
+        dev_set_dry(st.d, true);
+        rc = run_denoise(&st, &m, &x, e);
+        dev_set_dry(st.d, false);
+        dev_arena_reset(st.a, 0);
+        struct comm *all[] = {m.heads, m.ring, m.guide, m.sequence, dit_block_comm(st.dit, DIT_STEP)};
+        for (int i = 0; i < 5; i++) comm_count_reset(all[i]);
     }
+    comm_count_reset(world);
+    if (rc == 0) rc = run_denoise(&st, &m, &x, e);
+    if (rc == 0) rc = compare(s, x, comm_rank(world), e);
+    if (rc == 0 && !s->spec.teacache) rc = bytes_as_written(s, &m, g.n, e);
+    if (rc == 0 && s->shared) rc = weights_as_written(&st, &m, g.n, e);
+    comm_follow(world, NULL);
     stage_close(&st);
     mesh_close(&m);
     return rc;
 }
 
-static void expect_equal(struct scene *s)
+static const struct mesh_shape shapes[] = {{1, 1, 1}, {1, 1, 2}, {1, 1, 3}, {1, 1, 4}, {1, 1, 8}, {1, 2, 1},
+                                           {1, 3, 1}, {1, 5, 1}, {1, 2, 2}, {1, 4, 2}, {2, 1, 1}, {3, 1, 1},
+                                           {2, 1, 4}, {2, 2, 2}, {3, 1, 2}, {2, 3, 1}};
+enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+
+static int ranks_of(struct mesh_shape m) { return m.guide * m.ring * m.heads; }
+
+// What one rank alone makes of the scene.
+static void run_alone(struct scene *s)
 {
-    static const struct mesh_shape shapes[] = {{1, 1, 1}, {1, 1, 2}, {1, 1, 3}, {1, 1, 4}, {1, 1, 8}, {1, 2, 1},
-                                               {1, 3, 1}, {1, 5, 1}, {1, 2, 2}, {1, 4, 2}, {2, 1, 1}, {3, 1, 1},
-                                               {2, 1, 4}, {2, 2, 2}, {3, 1, 2}, {2, 3, 1}};
     struct err e = {0};
     struct stage st;
     tensor x;
-    assert_int_equal(stage_open(&st, s, 0, &e), 0);
+    assert_int_equal(stage_open(&st, s, 0, NULL, &e), 0);
     if (run_denoise(&st, NULL, &x, &e) < 0) fail_msg("alone: %s", e.text);
     s->want = malloc((size_t)tensor_bytes(x));
     memcpy(s->want, x.data, (size_t)tensor_bytes(x));
     stage_close(&st);
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+}
+
+static void expect_equal(struct scene *s)
+{
+    struct err e = {0};
+    run_alone(s);
+    for (int i = 0; i < N_SHAPES; i++) {
         s->shape = shapes[i];
         if (s->size.heads % s->shape.heads) continue;
-        if (comm_thread_run(s->shape.guide * s->shape.ring * s->shape.heads, rank_main, s, &e) < 0)
+        if (comm_thread_run(ranks_of(s->shape), rank_main, s, &e) < 0)
             fail_msg("guide %d x ring %d x heads %d: %s", s->shape.guide, s->shape.ring, s->shape.heads, e.text);
     }
     free(s->want);
@@ -301,6 +346,20 @@ static void fewer_branches(void **state)
     weights_free(&s.weights);
 }
 
+static void shared_weights(void **state)
+{
+    (void)state;
+    struct scene s = scene_of(8, 1, 5, 4);
+    s.shared = true;
+    expect_equal(&s);
+    s.together = true;
+    expect_equal(&s);
+    s.dtype = DT_BF16;
+    s.n_speakers = 2;
+    expect_equal(&s);
+    weights_free(&s.weights);
+}
+
 static void step_cache(void **state)
 {
     (void)state;
@@ -340,11 +399,48 @@ static void an_end_on_one_rank_ends_all(void **state)
     weights_free(&s.weights);
 }
 
-int main(void)
+// As one rank of mpirun: all layouts of that many ranks, weights shared, branches together.
+static int as_mpi(void)
 {
+    struct err e = {0};
+    struct comm *world = NULL;
+    struct scene s = scene_of(4, 2, 5, 4);
+    int n = 0;
+    s.shared = s.together = true;
+    run_alone(&s);
+    if (comm_open(&world, "mpi", &e) < 0) {
+        printf("skip: %s\n", e.text);
+        return 0;
+    }
+    for (int i = 0; i < N_SHAPES; i++) {
+        s.shape = shapes[i];
+        if (ranks_of(s.shape) != comm_size(world) || s.size.heads % s.shape.heads) continue;
+        int rc = rank_main(world, &s, &e);
+        if (comm_agree(world, rc, NULL, &e) < 0) {
+            printf("guide %d x ring %d x heads %d: %s\n", s.shape.guide, s.shape.ring, s.shape.heads, e.text);
+            comm_abort(world);
+            return 1;
+        }
+        n++;
+    }
+    if (comm_rank(world) == 0) printf("%d layouts on %d ranks of mpi\n", n, comm_size(world));
+    free(s.want);
+    weights_free(&s.weights);
+    comm_close(&world);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    log_init(LOG_WARN, "test_ranks", 0);
     print_message("seed %d\n", SEED);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(three_branches), cmocka_unit_test(two_speakers),
-                                       cmocka_unit_test(fewer_branches), cmocka_unit_test(step_cache),
-                                       cmocka_unit_test(bf16),           cmocka_unit_test(an_end_on_one_rank_ends_all)};
+    if (argc > 1 && strcmp(argv[1], "mpi") == 0) return as_mpi();
+    const struct CMUnitTest tests[] = {cmocka_unit_test(three_branches),
+                                       cmocka_unit_test(two_speakers),
+                                       cmocka_unit_test(fewer_branches),
+                                       cmocka_unit_test(shared_weights),
+                                       cmocka_unit_test(step_cache),
+                                       cmocka_unit_test(bf16),
+                                       cmocka_unit_test(an_end_on_one_rank_ends_all)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -123,10 +123,7 @@ int denoise_run(const struct denoise *n, struct dev_arena *a, tensor x, struct e
 {
     guide_reset(n->guide);
     if (n->cache) cache_reset(n->cache);
-    if (n->mesh) {
-        BUG_IF(n->mesh->n.guide > GUIDE_BRANCHES, "%d ranks for branches", n->mesh->n.guide);
-        comm_set_dry(n->mesh->world, dev_is_dry(dev_arena_dev(a)));
-    }
+    BUG_IF(n->mesh && n->mesh->n.guide > GUIDE_BRANCHES, "%d ranks for branches", n->mesh->n.guide);
     for (int i = 0; i < n->n_steps; i++) {
         step(n, a, x, i);
         int rc = check_finite(n, a, x, i, e);

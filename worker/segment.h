@@ -20,7 +20,8 @@ struct segment_job {
     const struct dit_words *negative; // needed when segment_wants_negative, else ignored
     const uint8_t *color_picture;     // [h, w, 3] RGB
     const uint8_t *masks;             // [n_speakers, h, w], NULL for one speaker
-    const struct mesh *mesh;          // the ranks that render it together, all with the same job and runs; NULL: alone
+    const struct mesh *mesh;          // the ranks that render it together, all with the same job and runs, its
+                                      // world following the device; NULL: alone
     bool together;                    // see struct denoise
     // Memory by lifetime: of the job, of one reference picture (holds nothing else), of a segment.
     struct dev_arena *keep, *picture, *work;

@@ -1,5 +1,5 @@
 // Loading the diffusion transformer. The forward pass stands in dit_forward.c, what is computed once per job or
-// segment in dit_context.c.
+// segment in dit_context.c, the table of a block's tensors in dit_blocks.c.
 //
 // Names and shapes are those of the published checkpoint plus adapter (dit 2). Sizes come from the shapes; only what
 // they cannot tell (head count, text length, audio window) is asked of the caller.
@@ -68,42 +68,6 @@ static void load_dit_linear(struct load *l, struct dit_linear *p, int64_t n_out,
     load_linear(l, &p->w, &p->b, n_out, n_in, "%s", name);
 }
 
-static void load_part(struct load *l, int i, struct dit_linear *p, int64_t n_out, int64_t n_in, const char *name)
-{
-    load_linear(l, &p->w, &p->b, n_out, n_in, "blocks.%d.%s", i, name);
-}
-
-static void load_block(struct load *l, const struct dit_config *c, struct dit_block *b, int i, int64_t audio_dim)
-{
-    int64_t d = c->dim;
-    tensor m = load_vector(l, 6 * d, "blocks.%d.modulation", i);
-    if (l->rc == 0) b->modulation = tensor_reshape(m, SHAPE(6, d));
-    load_part(l, i, &b->q, d, d, "self_attn.q");
-    load_part(l, i, &b->k, d, d, "self_attn.k");
-    load_part(l, i, &b->v, d, d, "self_attn.v");
-    load_part(l, i, &b->o, d, d, "self_attn.o");
-    b->norm_q = load_vector(l, d, "blocks.%d.self_attn.norm_q.weight", i);
-    b->norm_k = load_vector(l, d, "blocks.%d.self_attn.norm_k.weight", i);
-    b->norm3_w = load_vector(l, d, "blocks.%d.norm3.weight", i);
-    b->norm3_b = load_vector(l, d, "blocks.%d.norm3.bias", i);
-    load_part(l, i, &b->cq, d, d, "cross_attn.q");
-    load_part(l, i, &b->ck, d, d, "cross_attn.k");
-    load_part(l, i, &b->cv, d, d, "cross_attn.v");
-    load_part(l, i, &b->co, d, d, "cross_attn.o");
-    load_part(l, i, &b->ck_img, d, d, "cross_attn.k_img");
-    load_part(l, i, &b->cv_img, d, d, "cross_attn.v_img");
-    b->cnorm_q = load_vector(l, d, "blocks.%d.cross_attn.norm_q.weight", i);
-    b->cnorm_k = load_vector(l, d, "blocks.%d.cross_attn.norm_k.weight", i);
-    b->cnorm_k_img = load_vector(l, d, "blocks.%d.cross_attn.norm_k_img.weight", i);
-    b->norm_x_w = load_vector(l, d, "blocks.%d.norm_x.weight", i);
-    b->norm_x_b = load_vector(l, d, "blocks.%d.norm_x.bias", i);
-    load_part(l, i, &b->aq, d, d, "audio_cross_attn.q_linear");
-    load_part(l, i, &b->akv, 2 * d, audio_dim, "audio_cross_attn.kv_linear");
-    load_part(l, i, &b->ao, d, d, "audio_cross_attn.proj");
-    load_part(l, i, &b->ffn0, c->ffn_dim, d, "ffn.0");
-    load_part(l, i, &b->ffn2, d, c->ffn_dim, "ffn.2");
-}
-
 // The patch convolution has kernel = stride, so it is a linear layer over patch vectors, channel slowest.
 static void load_patch(struct load *l, struct dit *m)
 {
@@ -137,8 +101,8 @@ static void load_global(struct load *l, struct dit *m)
     if (l->rc == 0) m->head_modulation = tensor_reshape(hm, SHAPE(2, d));
 }
 
-int dit_new(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want, enum dtype t,
-            struct err *e)
+int dit_new_shared(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want,
+                   enum dtype t, struct comm *group, struct err *e)
 {
     struct dit *m = calloc(1, sizeof *m);
     if (!m) return err_set(e, E_FATAL, "no memory for the diffusion model");
@@ -156,7 +120,11 @@ int dit_new(struct dit **out, struct dev *d, const struct weights *w, const stru
     }
     m->block = calloc((size_t)(m->c.n_layers > 0 ? m->c.n_layers : 1), sizeof *m->block);
     if (l.rc == 0) load_global(&l, m);
-    for (int i = 0; i < m->c.n_layers && l.rc == 0; i++) load_block(&l, &m->c, &m->block[i], i, m->c.audio_dim);
+    if (group) {
+        l.rc = comm_agree(group, l.rc, NULL, e);
+        if (l.rc == 0) l.rc = dit_blocks_share(m, w, group, e);
+    } else
+        dit_blocks_load(&l, m);
     if (l.rc == 0) l.rc = dev_sync(d, e);
     if (l.rc < 0)
         dit_free(&m);
@@ -165,12 +133,18 @@ int dit_new(struct dit **out, struct dev *d, const struct weights *w, const stru
     return l.rc;
 }
 
+int dit_new(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want, enum dtype t,
+            struct err *e)
+{
+    return dit_new_shared(out, d, w, want, t, NULL, e);
+}
+
 void dit_free(struct dit **pm)
 {
     struct dit *m = *pm;
     if (!m) return;
+    dit_blocks_free(m);
     dev_arena_free(&m->arena);
-    free(m->block);
     free(m);
     *pm = NULL;
 }

@@ -26,7 +26,14 @@ struct dit_config {
 // Weights go to an arena of the model; activations of dtype `t` (F32 or BF16). Weights are rounded to `t` too.
 int dit_new(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want, enum dtype t,
             struct err *e);
+// The same with the blocks' weights spread over the ranks of `group` (borrowed), each of which reads and keeps its
+// share and gathers a block ahead of its use. Collective, as is then every call that makes a context or runs blocks.
+int dit_new_shared(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want,
+                   enum dtype t, struct comm *group, struct err *e);
 void dit_free(struct dit **m);
+// Counters of the gathers, and what to poll while computing; NULL when the blocks are not shared.
+enum dit_use { DIT_STEP, DIT_CONTEXT };
+struct comm *dit_block_comm(const struct dit *m, enum dit_use use);
 const struct dit_config *dit_config_of(const struct dit *m);
 enum dtype dit_dtype(const struct dit *m); // of the activations
 

@@ -32,11 +32,12 @@ struct dit_words dit_words_new(const struct dit *m, struct dev_arena *a, tensor 
     op_linear(d, c, h, m->text2.w, m->text2.b, ACT_NONE);
     tap_see(tap, c, "text_embed");
     for (int i = 0; i < m->c.n_layers; i++) {
-        const struct dit_block *b = &m->block[i];
+        const struct dit_block b = dit_block_take(m, i, DIT_CONTEXT);
         tensor k = of_layer(out.k, i);
-        op_linear(d, k, c, b->ck.w, b->ck.b, ACT_NONE);
-        op_rms_norm(d, k, k, b->cnorm_k, m->c.eps);
-        op_linear(d, of_layer(out.v, i), c, b->cv.w, b->cv.b, ACT_NONE);
+        op_linear(d, k, c, b.ck.w, b.ck.b, ACT_NONE);
+        op_rms_norm(d, k, k, b.cnorm_k, m->c.eps);
+        op_linear(d, of_layer(out.v, i), c, b.cv.w, b.cv.b, ACT_NONE);
+        dit_block_give(m, i, DIT_CONTEXT);
     }
     dev_arena_reset(a, mark);
     return out;
@@ -60,11 +61,12 @@ struct dit_picture dit_picture_new(const struct dit *m, struct dev_arena *a, ten
     op_norm(d, c, c, (struct norm){.gain = m->img4_w, .bias = m->img4_b, .eps = 1e-5f});
     tap_see(tap, c, "img_embed");
     for (int i = 0; i < m->c.n_layers; i++) {
-        const struct dit_block *b = &m->block[i];
+        const struct dit_block b = dit_block_take(m, i, DIT_CONTEXT);
         tensor k = of_layer(out.k, i);
-        op_linear(d, k, c, b->ck_img.w, b->ck_img.b, ACT_NONE);
-        op_rms_norm(d, k, k, b->cnorm_k_img, m->c.eps);
-        op_linear(d, of_layer(out.v, i), c, b->cv_img.w, b->cv_img.b, ACT_NONE);
+        op_linear(d, k, c, b.ck_img.w, b.ck_img.b, ACT_NONE);
+        op_rms_norm(d, k, k, b.cnorm_k_img, m->c.eps);
+        op_linear(d, of_layer(out.v, i), c, b.cv_img.w, b.cv_img.b, ACT_NONE);
+        dit_block_give(m, i, DIT_CONTEXT);
     }
     dev_arena_reset(a, mark);
     return out;
@@ -100,7 +102,9 @@ struct dit_voice dit_voice_new(const struct dit *m, struct dev_arena *a, tensor 
     tensor table = p == 2 ? speaker_table(m, a, t, n, tap) : NO_TENSOR;
     for (int i = 0; i < m->c.n_layers; i++) {
         tensor k = tensor_reshape(of_layer(out.k, i), SHAPE(t * n, w));
-        op_linear(d, kv, tokens, m->block[i].akv.w, m->block[i].akv.b, ACT_NONE);
+        const struct dit_block b = dit_block_take(m, i, DIT_CONTEXT);
+        op_linear(d, kv, tokens, b.akv.w, b.akv.b, ACT_NONE);
+        dit_block_give(m, i, DIT_CONTEXT);
         op_copy(d, k, tensor_slice(kv, 1, 0, w));
         op_copy(d, tensor_reshape(of_layer(out.v, i), SHAPE(t * n, w)), tensor_slice(kv, 1, w, 2 * w));
         if (p == 2) op_rope(d, heads_of(m, k), table);

@@ -178,6 +178,13 @@ static void audio_attention(struct pass *p, const struct dit_block *b, int i)
     tap_see(p->tap, p->x, "block%d.after_audio_cross_attn", i);
 }
 
+// The next block is under way while this one is computed, where weights are shared.
+static void let_weights_come(const struct pass *p)
+{
+    struct comm *c = dit_block_comm(p->m, DIT_STEP);
+    if (c) comm_poll(c);
+}
+
 static void feed_forward(struct pass *p, const struct dit_block *b, int i)
 {
     tap_see(p->tap, p->h, "block%d.ffn.in", i);
@@ -186,6 +193,7 @@ static void feed_forward(struct pass *p, const struct dit_block *b, int i)
         tensor f = tensor_slice(p->f, 0, 0, to - r);
         op_linear(p->d, f, tensor_slice(p->h, 0, r, to), b->ffn0.w, b->ffn0.b, ACT_GELU_TANH);
         op_linear(p->d, tensor_slice(p->k, 0, r, to), f, b->ffn2.w, b->ffn2.b, ACT_NONE);
+        let_weights_come(p);
     }
     tap_see(p->tap, p->k, "block%d.ffn.out", i);
     op_gate_add(p->d, p->x, p->k, tensor_at(p->mod, 5));
@@ -269,12 +277,16 @@ static void run_blocks(struct pass *p)
         if (!tensor_is_none(p->in[k].residual)) op_copy(p->d, p->in[k].residual, of_branch(p, p->x, k));
     pass_buffers(p);
     for (int i = 0; i < p->m->c.n_layers; i++) {
-        const struct dit_block *b = &p->m->block[i];
-        op_axpby(p->d, p->mod, 1, b->modulation, 1, p->in->time.e0);
-        self_attention(p, b, i);
-        cross_attention(p, b, i);
-        audio_attention(p, b, i);
-        feed_forward(p, b, i);
+        const struct dit_block b = dit_block_take(p->m, i, DIT_STEP);
+        op_axpby(p->d, p->mod, 1, b.modulation, 1, p->in->time.e0);
+        self_attention(p, &b, i);
+        let_weights_come(p);
+        cross_attention(p, &b, i);
+        let_weights_come(p);
+        audio_attention(p, &b, i);
+        let_weights_come(p);
+        feed_forward(p, &b, i);
+        dit_block_give(p->m, i, DIT_STEP);
     }
     for (int64_t k = 0; k < p->b; k++) {
         tensor kept = p->in[k].residual;

@@ -2,8 +2,10 @@
 #ifndef WORKER_MODELS_DIT_PARTS_H
 #define WORKER_MODELS_DIT_PARTS_H
 
+#include "parallel/shard.h"
 #include "worker/models/audio_proj.h"
 #include "worker/models/dit.h"
+#include "worker/models/load.h"
 
 struct dit_linear {
     tensor w, b;
@@ -22,6 +24,8 @@ struct dit_block {
     struct dit_linear ffn0, ffn2;
 };
 
+struct dit_share;
+
 struct dit {
     struct dev *dev;
     struct dev_arena *arena;
@@ -31,8 +35,19 @@ struct dit {
     tensor img0_w, img0_b, img4_w, img4_b;
     tensor head_modulation; // F32 [2, dim]: shift, scale
     struct audio_proj audio;
-    struct dit_block *block; // [n_layers]
+    struct dit_block *block;          // [n_layers]; of a shared model without tensors
+    struct dit_share *step, *context; // of a shared model; else NULL
 };
+
+// ---- dit_blocks.c
+void dit_blocks_load(struct load *l, struct dit *m);
+// Collective over `group`.
+int dit_blocks_share(struct dit *m, const struct weights *w, struct comm *group, struct err *e);
+void dit_blocks_free(struct dit *m);
+// Block i's tensors for the step loop or for making contexts, until given back: one block of a use at a time, by all
+// ranks of a group in the same order.
+struct dit_block dit_block_take(const struct dit *m, int i, enum dit_use use);
+void dit_block_give(const struct dit *m, int i, enum dit_use use);
 
 static inline tensor heads_of(const struct dit *m, tensor rows) // [.., dim] as [.., n_heads, width]
 {

@@ -361,7 +361,6 @@ static struct vae_stream *stream_open(const struct vae *v, const struct vae_half
         s->halo = halo_make(v->dev, v->comm, wide, (wide ? w : h) / 8);
         s->edge = 1;
         band[wide] = 8 * span_length(s->halo.own);
-        comm_set_dry(v->comm, dev_is_dry(v->dev));
     }
     if (!has_lines(s)) return s;
     bool decodes = f == &v->decoder;
