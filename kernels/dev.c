@@ -1,60 +1,23 @@
-// A device on the CPU: a table, a thread count, arenas of reserved address space.
+// A device: a table of ops, the memory that its tensors live in, a thread count, and the first fault.
 //
-// An arena maps its capacity with MAP_NORESERVE and hands out pages by bumping an offset, so a generous capacity costs
-// nothing until it is written. In a dry run nothing is written at all and only the peak is learned.
+// An arena reserves address space and hands out tensors by bumping an offset; where the pages come from is the affair
+// of the device's memory (host.c, cuda.cu). In a dry run nothing is taken and only the peak is learned.
 #include "kernels/dev.h"
 
+#include "kernels/host.h"
 #include "kernels/table.h"
-#include "proto/base/log.h"
 
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-enum { ARENA_ALIGN = 64 };
 
 struct dev_arena {
     struct dev *dev;
     char name[32];
-    char *base;
-    int64_t capacity, used, peak;
+    struct extent extent;
+    int64_t used, peak;
 };
-
-// ---- threads
-
-// The cgroup's CPU limit rounded up, or 0 when there is none.
-static int cgroup_cpus(void)
-{
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
-    double quota = 0, period = 0;
-    if (f) {
-        if (fscanf(f, "%lf %lf", &quota, &period) != 2) quota = 0;
-        fclose(f);
-    } else if ((f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r"))) {
-        if (fscanf(f, "%lf", &quota) != 1) quota = 0;
-        fclose(f);
-        f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r");
-        if (f) {
-            if (fscanf(f, "%lf", &period) != 1) period = 0;
-            fclose(f);
-        }
-    }
-    if (quota <= 0 || period <= 0) return 0;
-    int n = (int)(quota / period + 0.999);
-    return n < 1 ? 1 : n;
-}
-
-static int usable_cpus(void)
-{
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
-    int limit = cgroup_cpus();
-    return limit > 0 && limit < n ? limit : n;
-}
 
 // ---- the device
 
@@ -67,21 +30,37 @@ static int dev_complete(const struct dev *d, struct err *e)
     return d->ops.pack ? 0 : err_set(e, E_FATAL, "the table of %s lacks the op pack", d->name);
 }
 
-int dev_open(struct dev **out, const char *table, int n_threads, struct err *e)
+// "cuda" or "cuda:3": the number, or -1; false for any other name.
+static bool is_cuda(const char *table, int *which)
 {
+    char end;
+    *which = -1;
+    return strcmp(table, "cuda") == 0 || (sscanf(table, "cuda:%d%c", which, &end) == 1 && *which >= 0);
+}
+
+static int dev_fill(struct dev *d, const char *table, struct err *e)
+{
+    int which;
+    if (is_cuda(table, &which)) return cuda_open(d, which, e);
     const char *most = strchr(table, ':');
     size_t n = most ? (size_t)(most - table) : strlen(table);
     int (*overlay)(struct dev *, const char *, struct err *) = n == 3 && memcmp(table, "cpu", 3) == 0     ? fast_open
                                                                : n == 5 && memcmp(table, "check", 5) == 0 ? check_open
                                                                                                           : NULL;
     if (!overlay && strcmp(table, "ref") != 0)
-        return err_set(e, E_INPUT, "there is no table of ops called '%s'; there are ref, cpu and check", table);
+        return err_set(e, E_INPUT, "there is no table of ops called '%s'; there are ref, cpu, check and cuda", table);
+    ref_slots(&d->ops);
+    d->memory = &host_memory;
+    return overlay ? overlay(d, most ? most + 1 : NULL, e) : 0;
+}
+
+int dev_open(struct dev **out, const char *table, int n_threads, struct err *e)
+{
     struct dev *d = calloc(1, sizeof *d);
     if (!d) return err_set(e, E_FATAL, "no memory for a device");
-    d->n_threads = n_threads > 0 ? n_threads : usable_cpus();
+    d->n_threads = n_threads > 0 ? n_threads : host_cpus();
     snprintf(d->name, sizeof d->name, "%s x%d", table, d->n_threads);
-    ref_slots(&d->ops);
-    int rc = overlay ? overlay(d, most ? most + 1 : NULL, e) : 0;
+    int rc = dev_fill(d, table, e);
     if (rc == 0) rc = dev_complete(d, e);
     if (rc < 0)
         dev_close(&d);
@@ -116,13 +95,12 @@ void dev_fault(struct dev *d, const char *fmt, ...)
 
 int dev_sync(struct dev *d, struct err *e)
 {
+    if (!d->dry) d->memory->sync(d);
     if (d->fault.code == 0) return 0;
     return err_set(e, d->fault.code, "%s", d->fault.text);
 }
 
 // ---- arenas
-
-static int64_t machine_bytes(void) { return (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE); }
 
 struct dev_arena *dev_arena_new(struct dev *d, const char *name, int64_t capacity_bytes)
 {
@@ -130,13 +108,9 @@ struct dev_arena *dev_arena_new(struct dev *d, const char *name, int64_t capacit
     BUG_IF(!a, "no memory for an arena");
     a->dev = d;
     snprintf(a->name, sizeof a->name, "%s", name);
-    a->capacity = capacity_bytes > 0 ? capacity_bytes : machine_bytes();
-    a->base =
-        mmap(NULL, (size_t)a->capacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (a->base == MAP_FAILED) {
-        dev_fault(d, "arena %s: cannot reserve %lld bytes of address space", name, (long long)a->capacity);
-        a->base = NULL;
-        a->capacity = 0;
+    if (!d->memory->reserve(d, &a->extent, capacity_bytes)) {
+        dev_fault(d, "arena %s: cannot reserve %lld bytes of address space", name, (long long)capacity_bytes);
+        a->extent = (struct extent){0};
     }
     return a;
 }
@@ -145,23 +119,36 @@ void dev_arena_free(struct dev_arena **pa)
 {
     struct dev_arena *a = *pa;
     if (!a) return;
-    if (a->base) munmap(a->base, (size_t)a->capacity);
+    if (a->extent.base) a->dev->memory->release(a->dev, &a->extent);
     free(a);
     *pa = NULL;
 }
 
+// Bytes of a contiguous tensor; one element where there are no axes.
+static int64_t tensor_room(enum dtype t, int n, const int64_t *shape)
+{
+    int64_t bytes = dtype_size(t);
+    for (int i = 0; i < n; i++) bytes *= shape[i];
+    return bytes;
+}
+
 tensor dev_tensor(struct dev_arena *a, enum dtype t, int n, const int64_t *shape)
 {
+    const struct memory *m = a->dev->memory;
     tensor r = tensor_of(NULL, t, n, shape);
-    int64_t bytes = 1;
-    for (int i = 0; i < n; i++) bytes *= shape[i];
-    bytes = (bytes * dtype_size(t) + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN;
-    if (bytes > a->capacity - a->used && !a->dev->dry) { // a dry run only counts
-        dev_fault(a->dev, "arena %s: needs %lld bytes of %lld", a->name, (long long)(a->used + bytes),
-                  (long long)a->capacity);
-        return r;
+    int64_t own = tensor_room(t, n, shape), bytes = (own + m->align - 1) / m->align * m->align + m->gap;
+    if (!a->dev->dry) { // a dry run only counts
+        if (bytes > a->extent.bytes - a->used) {
+            dev_fault(a->dev, "arena %s: needs %lld bytes of %lld", a->name, (long long)(a->used + bytes),
+                      (long long)a->extent.bytes);
+            return r;
+        }
+        if (!m->take(a->dev, &a->extent, a->used, own)) {
+            dev_fault(a->dev, "arena %s: the device has no memory left behind %lld bytes", a->name, (long long)a->used);
+            return r;
+        }
     }
-    r.data = a->base + a->used;
+    r.data = a->extent.base + a->used;
     a->used += bytes;
     if (a->used > a->peak) a->peak = a->used;
     return r;
@@ -172,49 +159,23 @@ int64_t dev_arena_mark(const struct dev_arena *a) { return a->used; }
 void dev_arena_reset(struct dev_arena *a, int64_t mark)
 {
     BUG_IF(mark < 0 || mark > a->used, "arena %s: reset to %lld of %lld", a->name, (long long)mark, (long long)a->used);
+    if (!a->dev->dry) a->dev->memory->give_back(a->dev, &a->extent, mark, a->used - mark);
     a->used = mark;
 }
 
 int64_t dev_arena_peak(const struct dev_arena *a) { return a->peak; }
 struct dev *dev_arena_dev(const struct dev_arena *a) { return a->dev; }
-
-// ---- what is left
-
-// The number after `key` in a file of "key number" lines (key NULL: the file is the number), or -1.
-static int64_t file_number(const char *path, const char *key)
-{
-    FILE *f = fopen(path, "r");
-    char line[256];
-    int64_t v = -1;
-    size_t n = key ? strlen(key) : 0;
-    while (f && v < 0 && fgets(line, sizeof line, f)) {
-        long long got;
-        if ((!key || strncmp(line, key, n) == 0) && sscanf(line + n, "%lld", &got) == 1) v = got;
-    }
-    if (f) fclose(f);
-    return v;
-}
-
-int64_t dev_memory_free(const struct dev *d)
-{
-    (void)d;
-    int64_t kib = file_number("/proc/meminfo", "MemAvailable:"), has = kib >= 0 ? kib << 10 : machine_bytes();
-    int64_t limit = file_number("/sys/fs/cgroup/memory.max", NULL); // "max" is no number: no limit
-    int64_t used = file_number("/sys/fs/cgroup/memory.current", NULL);
-    int64_t cached = file_number("/sys/fs/cgroup/memory.stat", "inactive_file "); // given back when asked for
-    int64_t left = limit - used + (cached > 0 ? cached : 0);
-    return limit >= 0 && used >= 0 && left < has ? left : has;
-}
+int64_t dev_memory_free(const struct dev *d) { return d->memory->left(d); }
 
 // ---- transfers
 
 void dev_upload(struct dev *d, tensor dst, const void *src, enum dtype src_dtype)
 {
     BUG_IF(!tensor_is_contiguous(dst), "dev_upload into a strided tensor");
-    op_copy(d, dst, tensor_of((void *)src, src_dtype, dst.n, dst.shape));
+    if (!d->dry && d->fault.code == 0 && tensor_count(dst) > 0) d->memory->upload(d, dst, src, src_dtype);
 }
 
 void dev_download(struct dev *d, void *dst, enum dtype dst_dtype, tensor src)
 {
-    op_copy(d, tensor_of(dst, dst_dtype, src.n, src.shape), src);
+    if (!d->dry && d->fault.code == 0 && tensor_count(src) > 0) d->memory->download(d, dst, dst_dtype, src);
 }

@@ -16,8 +16,10 @@ struct ops;
 struct dev;
 struct dev_arena;
 
-// `table` names the ops: "ref" (plain loops), "cpu" (fast), "check" (both, compared; the first op that drifts is named
-// by dev_sync); "cpu:avx2" or "check:plain" go no further than that instruction set. `n_threads` 0 means the cores this process may use (affinity and cgroup limit). The caller owns *out.
+// `table` names the ops: "ref" (plain loops), "cpu" (fast), "cuda" or "cuda:N" (card N; without a number, the card of
+// the launcher's local rank), "check" (ref and cpu, compared; the first op that drifts is named by dev_sync);
+// "cpu:avx2" or "check:plain" go no further than that instruction set. `n_threads` 0 means the cores this process may
+// use (affinity and cgroup limit). The caller owns *out.
 int dev_open(struct dev **out, const char *table, int n_threads, struct err *e);
 void dev_close(struct dev **d);
 const char *dev_name(const struct dev *d); // "cpu avx512_bf16 x2", for logs and the layout class

@@ -12,8 +12,31 @@ struct ops {
 };
 #undef OPS_SLOT
 
+// Where a table's tensors live. An arena owns an extent: address space, of which a device with memory of its own makes
+// usable only what is taken.
+struct extent {
+    char *base;
+    int64_t bytes;
+    void *held; // the backend's own
+};
+struct memory {
+    int64_t align, gap; // of every tensor; bytes left free behind it
+    // Fills x of `bytes` (0: as much as the device has). False: there is no such address space.
+    bool (*reserve)(struct dev *d, struct extent *x, int64_t bytes);
+    void (*release)(struct dev *d, struct extent *x);
+    // A tensor takes [from, from + bytes) of the extent; false when the device has no memory left.
+    bool (*take)(struct dev *d, struct extent *x, int64_t from, int64_t bytes);
+    void (*give_back)(struct dev *d, struct extent *x, int64_t from, int64_t bytes);
+    int64_t (*left)(const struct dev *d);
+    void (*upload)(struct dev *d, tensor dst, const void *src, enum dtype src_dtype);
+    void (*download)(struct dev *d, void *dst, enum dtype dst_dtype, tensor src);
+    void (*sync)(struct dev *d); // waits; what went wrong becomes dev_fault
+};
+extern const struct memory host_memory; // of the tables that compute on the CPU
+
 struct dev {
     struct ops ops; // filled by dev_open
+    const struct memory *memory;
     int n_threads;
     bool dry;
     bool packed_alone; // a packed weight needs no plain one beside it
@@ -42,5 +65,8 @@ int fast_open(struct dev *d, const char *most, struct err *e);
 int check_open(struct dev *d, const char *most, struct err *e);
 // The fast half of a checking device.
 struct dev *check_fast_of(struct dev *d);
+// The table of a CUDA device, all slots and its memory; `which` is the card's number or -1 for the one that the
+// launcher's local rank names. A build without the toolkit has cuda_absent.c in its place, which says so.
+int cuda_open(struct dev *d, int which, struct err *e);
 
 #endif
