@@ -5,29 +5,7 @@
 #ifndef TESTS_OP_CASES_H
 #define TESTS_OP_CASES_H
 
-#include "kernels/ops.h"
-
-enum {
-    HOW_STRIDED = 1,   // rows with gaps between them, heads not beside each other
-    HOW_PACKED = 2,    // weights through op_pack
-    HOW_BIAS = 4,      // with a bias (linear, conv, attention) or an affine part (norms)
-    HOW_MODULATED = 8, // norms: with shift and scale
-    HOW_WIDE = 16,     // norms: F32 result
-    HOW_GATE = 32,     // with a gate
-    HOW_INPLACE = 64,  // the output is the input
-    HOW_MASKED = 128,  // attention: whole blocks of keys are at -inf
-    HOW_PUBLISHED = 256,
-    HOW_TAKEN = 512, // weights through op_pack_take: only the packed ones are left
-};
-
-struct op_case {
-    const char *op;
-    int64_t s[14];
-    enum dtype t, wt; // activations, weights (0: as activations)
-    enum act act;
-    unsigned how;
-    double bound;
-};
+#include "kernels/trial.h"
 
 #define BOTH(...)                                                                                                      \
     {__VA_ARGS__, .t = DT_F32}, { __VA_ARGS__, .t = DT_BF16 }
@@ -44,6 +22,7 @@ static const struct op_case op_cases[] = {
     BOTH("linear", {17, 96, 64}, .how = HOW_STRIDED, .act = ACT_SILU),
     BOTH("linear", {130, 256, 320}, .how = HOW_BIAS | HOW_PACKED, .act = ACT_GELU_TANH),
     BOTH("linear", {130, 100, 320}, .how = HOW_BIAS | HOW_PACKED, .act = ACT_GELU_ERF),
+    BOTH("linear", {130, 100, 320}, .how = HOW_BIAS | HOW_PACKED | HOW_STRIDED | HOW_EVEN, .act = ACT_RELU),
     BOTH("linear", {1, 700, 333}, .how = HOW_PACKED, .act = ACT_RELU),
     BOTH("linear", {65, 40, 1500}, .how = HOW_BIAS | HOW_PACKED, .wt = DT_F16),
     BOTH("linear", {65, 40, 150}, .how = HOW_BIAS | HOW_PACKED, .wt = DT_F32),
@@ -69,6 +48,14 @@ static const struct op_case op_cases[] = {
     BOTH("attention", {1, 200, 1, 200, 5, 1}),
     BOTH("attention_more", {1, 70, 2, 300, 64, 48}, .how = HOW_STRIDED),
     BOTH("attention_more", {2, 3, 3, 40, 128, 128}),
+    BOTH("attention", {1, 130, 2, 100, 64, 64}, .how = HOW_STRIDED | HOW_EVEN | HOW_MILD),
+    BOTH("attention", {1, 150, 2, 129, 128, 128}, .how = HOW_STRIDED | HOW_EVEN | HOW_MILD),
+    BOTH("attention", {2, 10, 2, 70, 128, 120}, .how = HOW_STRIDED | HOW_EVEN | HOW_MILD),
+    BOTH("attention", {1, 90, 2, 75, 56, 64}, .how = HOW_BIAS | HOW_MILD),
+    BOTH("attention", {1, 20, 2, 33, 80, 80}, .how = HOW_BIAS | HOW_MILD),
+    BOTH("attention", {1, 3, 2, 33, 17, 130}, .how = HOW_MILD),
+    BOTH("attention_more", {1, 130, 2, 200, 128, 128}, .how = HOW_STRIDED | HOW_EVEN | HOW_MILD),
+    BOTH("attention_more", {1, 70, 2, 300, 64, 48}, .how = HOW_STRIDED | HOW_EVEN | HOW_MILD),
     // queries, heads, width, keys, classes
     BOTH("attention_map", {50, 2, 64, 35, 3}),
     BOTH("attention_map", {130, 3, 128, 300, 3}, .how = HOW_STRIDED),
@@ -86,11 +73,16 @@ static const struct op_case op_cases[] = {
     BOTH("add_norm", {9, 100}, .how = HOW_MODULATED | HOW_GATE),
     BOTH("add_norm", {33, 257}, .how = HOW_BIAS | HOW_STRIDED),
     BOTH("add_norm", {4, 5120}, .how = HOW_MODULATED | HOW_GATE | HOW_STRIDED),
+    BOTH("norm", {33, 1032}, .how = HOW_BIAS | HOW_MODULATED | HOW_STRIDED | HOW_EVEN),
+    BOTH("add_norm", {9, 136}, .how = HOW_MODULATED | HOW_GATE | HOW_STRIDED | HOW_EVEN),
+    BOTH("gate_add", {9, 104}, .how = HOW_GATE | HOW_STRIDED | HOW_EVEN),
     BOTH("gate_add", {9, 100}, .how = HOW_GATE),
     BOTH("gate_add", {33, 67}, .how = HOW_STRIDED),
     BOTH("rms_norm", {3, 1}),
     BOTH("rms_norm", {9, 100}, .how = HOW_STRIDED),
     BOTH("rms_norm", {5, 5120}, .how = HOW_INPLACE),
+    BOTH("rms_norm", {5, 1080}, .how = HOW_STRIDED | HOW_EVEN),
+    BOTH("l2_norm", {9, 96}, .how = HOW_STRIDED | HOW_EVEN),
     BOTH("l2_norm", {9, 96}, .act = ACT_SILU),
     BOTH("l2_norm", {70, 3}, .how = HOW_STRIDED),
     BOTH("l2_norm", {70, 384}, .how = HOW_INPLACE, .act = ACT_SILU),
@@ -110,6 +102,7 @@ static const struct op_case op_cases[] = {
     // rows, heads, width
     BOTH("qk_norm_rope", {9, 3, 10}),
     BOTH("qk_norm_rope", {33, 5, 128}, .how = HOW_STRIDED),
+    BOTH("qk_norm_rope", {33, 5, 128}, .how = HOW_STRIDED | HOW_EVEN),
     // classes, columns
     {"row_range", {3, 1}, .t = DT_F32},
     {"row_range", {3, 301}, .t = DT_F32, .how = HOW_STRIDED},
@@ -131,18 +124,22 @@ static const struct op_case op_cases[] = {
     BOTH("conv", {0, 8, 8, 4, 4, 1, 3, 3, 1, 1, 1, 1, 1}),
     BOTH("conv", {2, 7, 7, 8, 12, 1, 3, 3, 1, 1, 1, 1, 1}, .how = HOW_PACKED | HOW_BIAS, .wt = DT_F16),
     BOTH("conv", {2, 7, 7, 8, 12, 1, 1, 1, 1, 1, 1, 0, 1}, .how = HOW_PACKED | HOW_BIAS, .wt = DT_F32),
+    BOTH("conv", {2, 7, 7, 40, 70, 3, 3, 3, 1, 1, 1, 2, 1}, .how = HOW_PACKED | HOW_BIAS, .act = ACT_SILU),
+    BOTH("conv", {2, 6, 9, 8, 65, 1, 3, 3, 1, 1, 1, 1, 1}, .how = HOW_BIAS),
     BOTH("conv", {6, 9, 11, 32, 48, 3, 3, 3, 1, 1, 1, 2, 1}, .how = HOW_BIAS | HOW_TAKEN),
     BOTH("conv", {6, 9, 11, 32, 48, 3, 3, 3, 1, 1, 1, 2, 1}, .how = HOW_BIAS | HOW_TAKEN, .wt = DT_BF16),
     BOTH("conv", {1, 1, 90, 32, 32, 1, 1, 16, 1, 1, 1, 1, 4}, .how = HOW_BIAS | HOW_TAKEN),
     BOTH("conv", {1, 1, 90, 32, 48, 1, 1, 3, 1, 1, 2, 0, 1}, .how = HOW_TAKEN),
     BOTH("conv", {1, 90, 1, 32, 48, 1, 3, 1, 1, 1, 1, 0, 1}, .how = HOW_TAKEN),
     // t, h, w, c
+    BOTH("upsample2", {2, 3, 5, 16}),
     BOTH("upsample2", {2, 3, 5, 7}),
     BOTH("upsample2", {0, 3, 5, 7}),
 
     // three axes; permuted by HOW_STRIDED; from t to wt
     BOTH("copy", {3, 4, 5}),
     BOTH("copy", {3, 4, 5}, .how = HOW_STRIDED),
+    {"copy", {3, 4, 56}, .t = DT_BF16, .how = HOW_EVEN},
     BOTH("copy", {13, 40, 50}, .wt = DT_F16),
     BOTH("copy", {13, 40, 50}, .wt = DT_F32, .how = HOW_STRIDED),
     BOTH("copy", {13, 40, 50}, .wt = DT_BF16),
