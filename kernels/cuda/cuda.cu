@@ -1,0 +1,330 @@
+// The CUDA device: the table, the card, the stream, and the memory that arenas live in.
+//
+// One device is one card and one stream; ops are launches on it, in order, and nothing waits for them but dev_sync and
+// transfers. Arenas reserve addresses and let the driver map memory behind them in chunks as they are first taken, so
+// an arena without a known size costs nothing and a chunk stays once mapped: after the first segment nothing is mapped
+// any more. The driver's calls are asked of the runtime by name, so that the program starts on a machine without a
+// driver.
+//
+// The trap: errors stick to the card's context. What a kernel did wrong shows at the next call, whichever that is, and
+// every call after it fails too; the first text is kept and the process is done (E_FATAL).
+#include "kernels/cuda/common.cuh"
+
+#include <cuda.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef LONGTAKE_CUDA_ARCHS
+#define LONGTAKE_CUDA_ARCHS "none"
+#endif
+
+enum { DRIVER_VERSION = 12000 };
+enum : int64_t { CHUNK = int64_t(64) << 20, TENSOR_ALIGN = 256, STAGE = int64_t(32) << 20 };
+
+struct driver {
+    decltype(&cuMemAddressReserve) reserve;
+    decltype(&cuMemAddressFree) free;
+    decltype(&cuMemCreate) create;
+    decltype(&cuMemRelease) release;
+    decltype(&cuMemMap) map;
+    decltype(&cuMemUnmap) unmap;
+    decltype(&cuMemSetAccess) set_access;
+};
+
+// What stands behind an extent.
+struct chunks {
+    struct driver driver;
+    CUmemGenericAllocationHandle *handles;
+    int64_t n;
+};
+
+// ---- faults
+
+bool cuda_check(struct dev *d, cudaError_t code, const char *what)
+{
+    if (code == cudaSuccess) return true;
+    dev_fault(d, "%s: %s: %s", d->name, what, cudaGetErrorString(code));
+    return false;
+}
+
+void cuda_launched(struct dev *d, const char *kernel)
+{
+    cuda_of(d)->launches++;
+    cuda_check(d, cudaGetLastError(), kernel);
+}
+
+// ---- scratch
+
+void *cuda_scratch_of(struct dev *d, enum cuda_scratch slot, int64_t bytes)
+{
+    struct cuda *c = cuda_of(d);
+    if (c->scratch[slot].bytes >= bytes && c->scratch[slot].data) return c->scratch[slot].data;
+    bytes = (bytes + (1 << 20)) >> 20 << 20;
+    if (!cuda_check(d, cudaStreamSynchronize(c->stream), "before scratch memory grows")) return NULL;
+    cuda_check(d, cudaFree(c->scratch[slot].data), "scratch memory");
+    c->scratch[slot].data = NULL;
+    if (!cuda_check(d, cudaMalloc(&c->scratch[slot].data, (size_t)bytes), "scratch memory")) return NULL;
+    c->scratch[slot].bytes = bytes;
+    return c->scratch[slot].data;
+}
+
+void *cuda_dense(struct dev *d, tensor x, enum dtype t, enum cuda_scratch slot)
+{
+    if (x.dtype == t && tensor_is_contiguous(x)) return x.data;
+    void *dense = cuda_scratch_of(d, slot, tensor_count(x) * dtype_size(t));
+    if (dense && tensor_count(x) > 0) d->ops.copy(d, tensor_of(dense, t, x.n, x.shape), x);
+    return dense;
+}
+
+// ---- views
+
+rows rows_of(tensor t, int n_inner)
+{
+    rows r = {};
+    r.p = (char *)t.data;
+    r.count = 1;
+    int64_t size = dtype_size(t.dtype);
+    for (int k = 0; k < t.n - n_inner; k++) {
+        r.count *= t.shape[k];
+        if (t.shape[k] == 1) continue;
+        if (r.n > 0 && r.step[r.n - 1] == t.shape[k] * t.stride[k] * size) {
+            r.shape[r.n - 1] *= t.shape[k];
+            r.step[r.n - 1] = t.stride[k] * size;
+        } else {
+            r.shape[r.n] = t.shape[k];
+            r.step[r.n++] = t.stride[k] * size;
+        }
+    }
+    return r;
+}
+
+bool rows_aligned(const rows &r, int64_t width, enum dtype t)
+{
+    bool fits = (uintptr_t)r.p % 16 == 0 && width * dtype_size(t) % 16 == 0;
+    for (int k = 0; k < r.n; k++) fits = fits && r.step[k] % 16 == 0;
+    return fits;
+}
+
+// ---- memory
+
+static struct driver driver_of()
+{
+    struct driver v = {};
+    cudaDriverEntryPointQueryResult found;
+#define ASK(field, name)                                                                                               \
+    if (cudaGetDriverEntryPointByVersion(name, (void **)&v.field, DRIVER_VERSION, cudaEnableDefault, &found) !=        \
+        cudaSuccess)                                                                                                   \
+        v.field = NULL;
+    ASK(reserve, "cuMemAddressReserve")
+    ASK(free, "cuMemAddressFree")
+    ASK(create, "cuMemCreate")
+    ASK(release, "cuMemRelease")
+    ASK(map, "cuMemMap")
+    ASK(unmap, "cuMemUnmap")
+    ASK(set_access, "cuMemSetAccess")
+#undef ASK
+    return v;
+}
+
+static bool cuda_reserve(struct dev *d, struct extent *x, int64_t bytes)
+{
+    size_t left = 0, total = 0;
+    if (bytes <= 0 && !cuda_check(d, cudaMemGetInfo(&left, &total), "memory of the card")) return false;
+    bytes = ((bytes > 0 ? bytes : (int64_t)total) + CHUNK - 1) / CHUNK * CHUNK;
+    struct chunks *c = (struct chunks *)calloc(1, sizeof *c);
+    CUdeviceptr p = 0;
+    BUG_IF(!c, "no memory for an arena");
+    c->driver = driver_of();
+    c->handles = (CUmemGenericAllocationHandle *)calloc((size_t)(bytes / CHUNK), sizeof *c->handles);
+    BUG_IF(!c->handles, "no memory for an arena");
+    if (!c->driver.set_access || c->driver.reserve(&p, (size_t)bytes, 0, 0, 0) != CUDA_SUCCESS) {
+        free(c->handles);
+        free(c);
+        return false;
+    }
+    *x = {.base = (char *)p, .bytes = bytes, .held = c};
+    return true;
+}
+
+static void cuda_release(struct dev *d, struct extent *x)
+{
+    struct chunks *c = (struct chunks *)x->held;
+    cudaStreamSynchronize(cuda_of(d)->stream); // a fault is kept elsewhere
+    for (int64_t i = 0; i < c->n; i++) {
+        c->driver.unmap((CUdeviceptr)x->base + i * CHUNK, CHUNK);
+        c->driver.release(c->handles[i]);
+    }
+    c->driver.free((CUdeviceptr)x->base, (size_t)x->bytes);
+    free(c->handles);
+    free(c);
+    *x = {};
+}
+
+static bool chunk_map(struct dev *d, struct extent *x)
+{
+    struct chunks *c = (struct chunks *)x->held;
+    CUmemLocation here = {};
+    here.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    here.id = cuda_of(d)->card;
+    CUmemAllocationProp prop = {};
+    prop.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+    prop.location = here;
+    CUmemAccessDesc access = {};
+    access.location = here;
+    access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    CUdeviceptr at = (CUdeviceptr)x->base + c->n * CHUNK;
+    if (c->driver.create(&c->handles[c->n], CHUNK, &prop, 0) != CUDA_SUCCESS) return false;
+    if (c->driver.map(at, CHUNK, 0, c->handles[c->n], 0) != CUDA_SUCCESS) {
+        c->driver.release(c->handles[c->n]);
+        return false;
+    }
+    c->n++;
+    return c->driver.set_access(at, CHUNK, &access, 1) == CUDA_SUCCESS;
+}
+
+static bool cuda_take(struct dev *d, struct extent *x, int64_t from, int64_t bytes)
+{
+    struct chunks *c = (struct chunks *)x->held;
+    while (c->n * CHUNK < from + bytes)
+        if (!chunk_map(d, x)) return false;
+    memory_taken(x->base + from, bytes);
+    return true;
+}
+
+static void cuda_give_back(struct dev *, struct extent *x, int64_t from, int64_t bytes)
+{
+    if (bytes > 0) memory_given_back(x->base + from, bytes);
+}
+
+static int64_t cuda_left(const struct dev *)
+{
+    size_t left = 0, total = 0;
+    return cudaMemGetInfo(&left, &total) == cudaSuccess ? (int64_t)left : 0;
+}
+
+static void cuda_sync(struct dev *d)
+{
+    if (d->fault.code == 0) cuda_check(d, cudaStreamSynchronize(cuda_of(d)->stream), "while it worked");
+}
+
+// Bytes of another dtype cross as they are, a stage at a time, and are cast on the card.
+static void cuda_upload(struct dev *d, tensor dst, const void *src, enum dtype src_dtype)
+{
+    cudaStream_t s = cuda_of(d)->stream;
+    int64_t n = tensor_count(dst), to = dtype_size(dst.dtype), from = dtype_size(src_dtype), step = STAGE / from;
+    if (dst.dtype == src_dtype)
+        cuda_check(d, cudaMemcpyAsync(dst.data, src, (size_t)(n * to), cudaMemcpyHostToDevice, s), "upload");
+    else
+        for (int64_t i = 0; i < n; i += step) {
+            int64_t m = n - i < step ? n - i : step;
+            void *stage = cuda_scratch_of(d, SCRATCH_PART, STAGE);
+            if (!stage) return;
+            if (!cuda_check(
+                    d,
+                    cudaMemcpyAsync(stage, (const char *)src + i * from, (size_t)(m * from), cudaMemcpyHostToDevice, s),
+                    "upload"))
+                return;
+            d->ops.copy(d, tensor_of((char *)dst.data + i * to, dst.dtype, 1, &m), tensor_of(stage, src_dtype, 1, &m));
+        }
+    cuda_sync(d);
+}
+
+static void cuda_download(struct dev *d, void *dst, enum dtype dst_dtype, tensor src)
+{
+    cudaStream_t s = cuda_of(d)->stream;
+    const void *dense = cuda_dense(d, src, dst_dtype, SCRATCH_PART);
+    if (!dense || d->fault.code < 0) return;
+    size_t bytes = (size_t)(tensor_count(src) * dtype_size(dst_dtype));
+    cuda_check(d, cudaMemcpyAsync(dst, dense, bytes, cudaMemcpyDeviceToHost, s), "download");
+    cuda_sync(d);
+}
+
+static const struct memory cuda_memory = {
+    .align = TENSOR_ALIGN,
+    .gap = MEMORY_GAP,
+    .reserve = cuda_reserve,
+    .release = cuda_release,
+    .take = cuda_take,
+    .give_back = cuda_give_back,
+    .left = cuda_left,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .sync = cuda_sync,
+};
+
+// ---- opening
+
+// The launcher's number of this rank on its machine, as the common launchers say it; 0 without one.
+static int local_rank()
+{
+    static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"};
+    for (const char *name : names) {
+        const char *text = getenv(name);
+        if (text && text[0] >= '0' && text[0] <= '9') return atoi(text);
+    }
+    return 0;
+}
+
+static __global__ void probe_kernel() {}
+
+static int card_open(struct cuda *c, char *name, size_t n, int which, struct err *e)
+{
+    int cards = 0;
+    cudaError_t code = cudaGetDeviceCount(&cards);
+    if (code != cudaSuccess || cards == 0)
+        return err_set(e, E_INPUT,
+                       "this machine has no NVIDIA driver or no card (%s); use --device cpu, or install the driver",
+                       code != cudaSuccess ? cudaGetErrorString(code) : "no card");
+    if (which >= cards)
+        return err_set(e, E_INPUT, "there is no card %d: this machine has %d, counted from 0", which, cards);
+    c->card = which >= 0 ? which : local_rank() % cards;
+    cudaDeviceProp p;
+    code = cudaSetDevice(c->card);
+    if (code == cudaSuccess) code = cudaGetDeviceProperties(&p, c->card);
+    if (code != cudaSuccess)
+        return err_set(e, E_FATAL, "card %d cannot be opened: %s", c->card, cudaGetErrorString(code));
+    cudaFuncAttributes a;
+    code = cudaFuncGetAttributes(&a, (const void *)probe_kernel);
+    if (code == cudaErrorNoKernelImageForDevice)
+        return err_set(e, E_INPUT,
+                       "card %d, %s, is of architecture sm_%d%d, and this build has %s; configure with "
+                       "-DLONGTAKE_CUDA=ON (sm_80 is the oldest that is supported)",
+                       c->card, p.name, p.major, p.minor, LONGTAKE_CUDA_ARCHS);
+    if (code == cudaSuccess) code = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    if (code != cudaSuccess)
+        return err_set(e, E_FATAL, "card %d, %s, does not work: %s", c->card, p.name, cudaGetErrorString(code));
+    snprintf(name, n, "cuda sm_%d%d %s", p.major, p.minor, p.name); // not its number: a class, not a place
+    return 0;
+}
+
+static void cuda_close(struct dev *d)
+{
+    struct cuda *c = cuda_of(d);
+    if (c->stream) cudaStreamSynchronize(c->stream);
+    cuda_linear_close(d);
+    for (int i = 0; i < SCRATCH_COUNT; i++) cudaFree(c->scratch[i].data);
+    if (c->stream) cudaStreamDestroy(c->stream);
+    free(c);
+    d->backend = NULL;
+}
+
+extern "C" int cuda_open(struct dev *d, int which, struct err *e)
+{
+    struct cuda *c = (struct cuda *)calloc(1, sizeof *c);
+    BUG_IF(!c, "no memory for a device");
+    d->backend = c;
+    d->close = cuda_close;
+    d->memory = &cuda_memory;
+    int rc = card_open(c, d->name, sizeof d->name, which, e);
+    if (rc < 0) return rc;
+    cuda_linear_slots(&d->ops);
+    cuda_attention_slots(&d->ops);
+    cuda_norm_slots(&d->ops);
+    cuda_rope_slots(&d->ops);
+    cuda_conv_slots(&d->ops);
+    cuda_layout_slots(&d->ops);
+    cuda_pointwise_slots(&d->ops);
+    cuda_pixels_slots(&d->ops);
+    return 0;
+}

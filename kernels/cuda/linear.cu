@@ -1,0 +1,302 @@
+// Linear layers through cuBLASLt; with its epilogues for bias, GELU (tanh form) and ReLU.
+//
+// Row-major y [rows, out] = x [rows, in] w [out, in]^T is, in the library's column-major words, D = W^T B with both
+// inputs running along the summed axis: the "TN" form. BF16 weights with BF16 rows and F32 with F32 go as they are;
+// every other mix is widened to F32 in scratch memory, as is the result. The library adds a bias of the output's dtype
+// only, so an F32 bias of a BF16 product is rounded first: an error below that of the product's own rounding.
+//
+// The first time a shape comes, the library's candidates are timed on the call's own buffers. Taken is the fastest
+// whose result has the same bytes as the first one's: the choice may then differ from card to card of one kind, and the
+// film does not. Where the library has no way (widths of 0, say), one tile kernel of our own does it.
+#include "kernels/cuda/common.cuh"
+
+#include <cublasLt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TILE = 16, THREADS = 256, CANDIDATES = 8, TIMED = 5, SHAPES = 256 };
+enum : int64_t { WORKSPACE = int64_t(32) << 20, SAMPLE = int64_t(64) << 20 };
+
+struct gemm_shape {
+    int64_t m, n, k, ldx, ldy; // y [m, n]
+    enum dtype dtype;
+    int epilogue;
+};
+
+struct gemm_choice {
+    struct gemm_shape shape;
+    bool found;
+    cublasLtMatmulAlgo_t algo;
+};
+
+struct gemm_cache {
+    cublasLtHandle_t lt;
+    void *workspace;
+    struct gemm_choice choices[SHAPES]; // a ring
+    int64_t n;
+};
+
+struct gemm {
+    struct gemm_shape s;
+    const void *x, *w, *bias;
+    void *y;
+};
+
+// What a call of the library needs, made for one product.
+struct gemm_words {
+    cublasLtMatmulDesc_t product;
+    cublasLtMatrixLayout_t w, x, y;
+    cublasLtMatmulPreference_t wish;
+};
+
+// ---- kernels
+
+// y = act(R(x w^T + b)), any dtypes: a tile of 16 x 16 outputs a block.
+template <class T>
+__global__ void __launch_bounds__(THREADS)
+    linear_kernel(rows y, rows x, const void *w, int wt, vec b, int64_t n, int64_t k, int act)
+{
+    float *xs = (float *)shared_memory(), *ws = xs + TILE * TILE, sum = 0;
+    const vec weights = {w, 1, wt};
+    int tx = (int)threadIdx.x % TILE, ty = (int)threadIdx.x / TILE;
+    int64_t row = (int64_t)blockIdx.x * TILE + ty, out0 = (int64_t)blockIdx.y * TILE, out = out0 + tx;
+    for (int64_t k0 = 0; k0 < k; k0 += TILE) {
+        bool real = k0 + tx < k;
+        store(xs + ty * TILE + tx, real && row < x.count ? get(row_at<T>(x, row) + k0 + tx) : 0.f);
+        store(ws + ty * TILE + tx, real && out0 + ty < n ? at(weights, (out0 + ty) * k + k0 + tx, 0) : 0.f);
+        sync_block();
+        for (int i = 0; i < TILE; i++) sum += load(xs + ty * TILE + i) * load(ws + tx * TILE + i);
+        sync_block();
+    }
+    if (row < y.count && out < n) put(row_at<T>(y, row) + out, activate(act, rounded<T>(sum + at(b, out, 0))));
+}
+
+template <class T> __global__ void act_rows_kernel(rows y, int64_t n, int act)
+{
+    int64_t i = thread_index();
+    if (i >= y.count * n) return;
+    T *p = row_at<T>(y, i / n) + i % n;
+    put(p, activate(act, get(p)));
+}
+
+// Leaves 1 in *differs where two runs of bytes are not the same.
+__global__ void same_kernel(int *differs, const uint32_t *a, const uint32_t *b, int64_t n)
+{
+    int64_t i = thread_index();
+    if (i < n && load(a + i) != load(b + i)) store(differs, 1);
+}
+
+// ---- the library
+
+static bool lt_ok(struct dev *d, cublasStatus_t code, const char *what)
+{
+    if (code == CUBLAS_STATUS_SUCCESS) return true;
+    dev_fault(d, "%s: cuBLASLt: %s: status %d", d->name, what, (int)code);
+    return false;
+}
+
+static struct gemm_cache *cache_of(struct dev *d)
+{
+    struct cuda *c = cuda_of(d);
+    if (c->gemm) return c->gemm;
+    struct gemm_cache *g = (struct gemm_cache *)calloc(1, sizeof *g);
+    BUG_IF(!g, "no memory for products");
+    c->gemm = g;
+    if (!lt_ok(d, cublasLtCreate(&g->lt), "opening")) return NULL;
+    return cuda_check(d, cudaMalloc(&g->workspace, (size_t)WORKSPACE), "workspace of cuBLASLt") ? g : NULL;
+}
+
+void cuda_linear_close(struct dev *d)
+{
+    struct gemm_cache *g = cuda_of(d)->gemm;
+    if (!g) return;
+    if (g->lt) cublasLtDestroy(g->lt);
+    cudaFree(g->workspace);
+    free(g);
+    cuda_of(d)->gemm = NULL;
+}
+
+static void words_close(struct gemm_words *v)
+{
+    if (v->product) cublasLtMatmulDescDestroy(v->product);
+    if (v->w) cublasLtMatrixLayoutDestroy(v->w);
+    if (v->x) cublasLtMatrixLayoutDestroy(v->x);
+    if (v->y) cublasLtMatrixLayoutDestroy(v->y);
+    if (v->wish) cublasLtMatmulPreferenceDestroy(v->wish);
+}
+
+static bool words_open(struct dev *d, struct gemm_words *v, const struct gemm *g)
+{
+    *v = {};
+    cudaDataType type = g->s.dtype == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    cublasOperation_t turned = CUBLAS_OP_T;
+    cublasLtEpilogue_t epilogue = (cublasLtEpilogue_t)g->s.epilogue;
+    size_t workspace = (size_t)WORKSPACE;
+    uint64_t m = (uint64_t)g->s.m, n = (uint64_t)g->s.n, k = (uint64_t)g->s.k;
+    bool ok = lt_ok(d, cublasLtMatmulDescCreate(&v->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "product");
+#define SET(attribute, value)                                                                                          \
+    ok = ok && lt_ok(d, cublasLtMatmulDescSetAttribute(v->product, attribute, &value, sizeof value), #attribute)
+    SET(CUBLASLT_MATMUL_DESC_TRANSA, turned);
+    SET(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+    if (g->bias) SET(CUBLASLT_MATMUL_DESC_BIAS_POINTER, g->bias);
+#undef SET
+    ok = ok && lt_ok(d, cublasLtMatrixLayoutCreate(&v->w, type, k, n, (int64_t)k), "weight");
+    ok = ok && lt_ok(d, cublasLtMatrixLayoutCreate(&v->x, type, k, m, g->s.ldx), "input");
+    ok = ok && lt_ok(d, cublasLtMatrixLayoutCreate(&v->y, type, n, m, g->s.ldy), "output");
+    ok = ok && lt_ok(d, cublasLtMatmulPreferenceCreate(&v->wish), "preference");
+    return ok && lt_ok(d,
+                       cublasLtMatmulPreferenceSetAttribute(v->wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                                            &workspace, sizeof workspace),
+                       "preference");
+}
+
+static bool run(struct dev *d, const struct gemm_words *v, const struct gemm *g, const cublasLtMatmulAlgo_t *algo,
+                void *y)
+{
+    struct gemm_cache *c = cuda_of(d)->gemm;
+    const float one = 1, zero = 0;
+    cublasStatus_t code = cublasLtMatmul(c->lt, v->product, &one, g->w, v->w, g->x, v->x, &zero, y, v->y, y, v->y, algo,
+                                         c->workspace, (size_t)WORKSPACE, cuda_stream(d));
+    cuda_of(d)->launches++;
+    return lt_ok(d, code, "product");
+}
+
+// Milliseconds of some runs of one candidate into y.
+static float time_of(struct dev *d, const struct gemm_words *v, const struct gemm *g, const cublasLtMatmulAlgo_t *algo,
+                     void *y)
+{
+    cudaEvent_t from = NULL, to = NULL;
+    float ms = INFINITY;
+    bool ok = cuda_check(d, cudaEventCreate(&from), "event") && cuda_check(d, cudaEventCreate(&to), "event");
+    ok = ok && run(d, v, g, algo, y) && cuda_check(d, cudaEventRecord(from, cuda_stream(d)), "event");
+    for (int i = 0; ok && i < TIMED; i++) ok = run(d, v, g, algo, y);
+    ok = ok && cuda_check(d, cudaEventRecord(to, cuda_stream(d)), "event");
+    ok = ok && cuda_check(d, cudaEventSynchronize(to), "event");
+    ok = ok && cuda_check(d, cudaEventElapsedTime(&ms, from, to), "event");
+    if (from) cudaEventDestroy(from);
+    if (to) cudaEventDestroy(to);
+    return ok ? ms : INFINITY;
+}
+
+// Whether `other` holds the bytes of g->y; both dense.
+static bool same_bytes(struct dev *d, const struct gemm *g, const void *other)
+{
+    int64_t n = g->s.m * g->s.n * dtype_size(g->s.dtype) / 4;
+    int *flag = (int *)cuda_scratch_of(d, SCRATCH_PART, sizeof *flag), differs = 1;
+    if (!flag || !cuda_check(d, cudaMemsetAsync(flag, 0, sizeof *flag, cuda_stream(d)), "comparing")) return false;
+    LAUNCH(d, same_kernel, blocks_for(n, THREADS), THREADS, 0, flag, (const uint32_t *)g->y, (const uint32_t *)other,
+           n);
+    cudaError_t code = cudaMemcpyAsync(&differs, flag, sizeof differs, cudaMemcpyDeviceToHost, cuda_stream(d));
+    if (code == cudaSuccess) code = cudaStreamSynchronize(cuda_stream(d));
+    return cuda_check(d, code, "comparing") && !differs;
+}
+
+// The fastest candidate that agrees with the first to the byte. A result too large to hold twice, or with gaps, keeps
+// the first.
+static void choose(struct dev *d, const struct gemm_words *v, const struct gemm *g, struct gemm_choice *choice)
+{
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    int n = 0;
+    choice->shape = g->s;
+    cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(cuda_of(d)->gemm->lt, v->product, v->w, v->x, v->y, v->y,
+                                                         v->wish, CANDIDATES, found, &n);
+    choice->found = code == CUBLAS_STATUS_SUCCESS && n > 0;
+    if (!choice->found) return;
+    choice->algo = found[0].algo;
+    int64_t bytes = g->s.m * g->s.n * dtype_size(g->s.dtype);
+    if (n == 1 || bytes > SAMPLE || bytes % 4 != 0 || g->s.ldy != g->s.n) return;
+    void *other = cuda_scratch_of(d, SCRATCH_Y, bytes);
+    float best = other ? time_of(d, v, g, &found[0].algo, g->y) : 0;
+    for (int i = 1; i < n && other && d->fault.code == 0; i++) {
+        float ms = found[i].state == CUBLAS_STATUS_SUCCESS ? time_of(d, v, g, &found[i].algo, other) : INFINITY;
+        if (ms >= best || !same_bytes(d, g, other)) continue;
+        best = ms;
+        choice->algo = found[i].algo;
+    }
+}
+
+static const struct gemm_choice *choice_of(struct dev *d, const struct gemm_words *v, const struct gemm *g)
+{
+    struct gemm_cache *c = cuda_of(d)->gemm;
+    for (int64_t i = 0; i < c->n && i < SHAPES; i++)
+        if (memcmp(&c->choices[i].shape, &g->s, sizeof g->s) == 0) return &c->choices[i];
+    struct gemm_choice *choice = &c->choices[c->n++ % SHAPES];
+    choose(d, v, g, choice);
+    return choice;
+}
+
+// ---- launchers
+
+static int epilogue_of(bool bias, enum act act)
+{
+    if (act == ACT_GELU_TANH) return bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    if (act == ACT_RELU) return bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    return bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+// 16-byte aligned, as the library asks of a bias.
+static const void *bias_of(struct dev *d, tensor b, enum dtype t)
+{
+    if (tensor_is_none(b)) return NULL;
+    if (b.dtype == t && tensor_is_contiguous(b) && (uintptr_t)b.data % 16 == 0) return b.data;
+    void *p = cuda_scratch_of(d, SCRATCH_BIAS, tensor_count(b) * dtype_size(t));
+    if (p) d->ops.copy(d, tensor_of(p, t, b.n, b.shape), b);
+    return p;
+}
+
+// Rows one fixed stride apart, as the library takes them: `step` elements.
+static bool even_rows(tensor t, int64_t *step)
+{
+    rows r = rows_of(t, 1);
+    *step = r.n == 0 ? t.shape[t.n - 1] : r.step[0] / dtype_size(t.dtype);
+    return r.n <= 1 && *step >= t.shape[t.n - 1];
+}
+
+// False where the library has no way; nothing was done then.
+static bool by_library(struct dev *d, tensor y, tensor x, tensor w, tensor b, enum act act)
+{
+    struct gemm g;
+    memset(&g, 0, sizeof g); // compared as bytes
+    enum dtype t = x.dtype == DT_BF16 && w.dtype == DT_BF16 ? DT_BF16 : DT_F32;
+    g.s.m = rows_of(x, 1).count, g.s.n = w.shape[0], g.s.k = w.shape[1];
+    g.s.dtype = t;
+    bool x_fits = even_rows(x, &g.s.ldx), y_fits = even_rows(y, &g.s.ldy) && y.dtype == t;
+    g.x = x_fits && x.dtype == t ? x.data : cuda_dense(d, x, t, SCRATCH_X);
+    if (g.x != x.data) g.s.ldx = g.s.k;
+    g.w = cuda_dense(d, w, t, SCRATCH_W);
+    g.bias = bias_of(d, b, t);
+    g.s.epilogue = epilogue_of(g.bias, act);
+    tensor dense = tensor_of(y.data, t, y.n, y.shape);
+    if (!y_fits) {
+        dense.data = cuda_scratch_of(d, SCRATCH_Y, tensor_bytes(dense));
+        g.s.ldy = g.s.n;
+    }
+    g.y = dense.data;
+    if (d->fault.code < 0) return true;
+    struct gemm_words v;
+    const struct gemm_choice *choice = words_open(d, &v, &g) ? choice_of(d, &v, &g) : NULL;
+    if (choice && choice->found) run(d, &v, &g, &choice->algo, g.y);
+    words_close(&v);
+    if (d->fault.code < 0) return true;
+    if (choice->found && !y_fits) d->ops.copy(d, y, dense);
+    return choice->found;
+}
+
+static void cuda_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, enum act act)
+{
+    rows yr = rows_of(y, 1);
+    int64_t n = w.shape[0], k = w.shape[1];
+    if (yr.count == 0 || n == 0) return;
+    bool inside = act == ACT_NONE || act == ACT_GELU_TANH || act == ACT_RELU;
+    if (k == 0 || !cache_of(d) || !by_library(d, y, x, w, b, act)) {
+        const dim3 blocks(blocks_for(yr.count, TILE), blocks_for(n, TILE));
+        WITH_FLOAT(x.dtype, T,
+                   LAUNCH(d, linear_kernel<T>, blocks, THREADS, 2 * TILE * TILE * sizeof(float), yr, rows_of(x, 1),
+                          w.data, (int)w.dtype, vec_of(b), n, k, (int)act));
+    } else if (!inside)
+        WITH_FLOAT(y.dtype, T,
+                   LAUNCH(d, act_rows_kernel<T>, blocks_for(yr.count * n, THREADS), THREADS, 0, yr, n, (int)act));
+}
+
+void cuda_linear_slots(struct ops *o) { o->linear = cuda_linear; }

@@ -1,0 +1,378 @@
+// gpusim itself: what it must catch, what it must let pass, and what a device that is not there says.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+extern "C" {
+#include <cmocka.h>
+}
+
+#include "kernels/cuda/common.cuh"
+#include "tests/gpusim/sim.h"
+
+#include <cublasLt.h>
+
+enum { N = 256 };
+
+// ---- kernels with a fault each
+
+// Each thread takes what its neighbour in another warp left.
+template <bool BARRIER> static __global__ void pass_on_kernel(float *y, const float *x)
+{
+    float *shared = (float *)shared_memory();
+    int i = (int)threadIdx.x;
+    store(shared + i, load(x + i));
+    if (BARRIER) sync_block();
+    store(y + i, load(shared + (i + 32) % N));
+}
+
+static __global__ void one_too_far_kernel(float *y, const float *x, int n)
+{
+    int64_t i = thread_index();
+    if (i <= n) store(y + i % n, load(x + i));
+}
+
+static __global__ void every_other_kernel(float *y, const float *x)
+{
+    int i = (int)threadIdx.x;
+    if (i % 2 == 0) store(y + i, load(x + i));
+}
+
+static __global__ void lanes_apart_kernel(float *y)
+{
+    float v = (float)threadIdx.x;
+    if (threadIdx.x % 32 < 16)
+        v = shuffle_xor(v, 1);
+    else
+        sync_warp();
+    store(y + threadIdx.x, v);
+}
+
+static __global__ void leaves_early_kernel(float *y)
+{
+    if (threadIdx.x >= 64) return;
+    sync_block();
+    store(y + threadIdx.x, 1.f);
+}
+
+static __global__ void host_pointer_kernel(float *y) { store(y, 1.f); }
+static __global__ void misaligned_kernel(uint4 *y, const char *x) { store(y, load((const uint4 *)(x + 4))); }
+
+template <bool WAIT> static __global__ void copy_kernel(float *y, const float *x)
+{
+    char *shared = shared_memory() + 16 * threadIdx.x;
+    copy_start16(shared, x + 4 * threadIdx.x, 16);
+    copy_commit();
+    if (WAIT) copy_wait<0>();
+    for (int i = 0; i < 4; i++) store(y + 4 * threadIdx.x + i, load((const float *)shared + i));
+}
+
+// ---- kernels that are right
+
+static __global__ void sums_kernel(float *y, const float *x)
+{
+    float *shared = (float *)shared_memory(), v = load(x + threadIdx.x);
+    float of_warp = warp_sum(v), of_block = block_sum(v, shared), top = warp_max(v);
+    store(y + threadIdx.x, any_lane(threadIdx.x == 40) ? of_warp : of_block + top);
+}
+
+// c [16, 8] = a [16, 16] b [16, 8]; a by rows, b by columns or, with TURNED, by rows.
+template <bool TURNED> static __global__ void mma_kernel(float *c, const bf16 *a, const bf16 *b)
+{
+    bf16 *as = (bf16 *)shared_memory(), *bs = as + 256;
+    int lane = (int)threadIdx.x;
+    for (int i = lane; i < 256; i += 32) store(as + i, load(a + i));
+    for (int i = lane; i < 256; i += 32) store(bs + i, i < 128 ? load(b + i) : bf16{0});
+    sync_warp();
+    unsigned fa[4], fb[4];
+    float sum[4] = {};
+    matrix_load4(fa, as + lane % 16 * 16 + lane / 16 * 8);
+    if (TURNED)
+        matrix_load4_turned(fb, bs + lane % 16 * 8);
+    else
+        matrix_load4(fb, bs + lane % 8 * 16 + lane / 8 % 2 * 8);
+    mma_bf16(sum, fa, fb[0], fb[1]);
+    for (int i = 0; i < 4; i++) store(c + (lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2, sum[i]);
+}
+
+// ---- a device and two vectors on it
+
+struct bed {
+    struct dev *d;
+    struct dev_arena *a;
+    float *x, *y;
+    float host[2 * N];
+};
+
+static void bed_open(struct bed *b)
+{
+    struct err e = {};
+    sim_clear();
+    sim_seed(7);
+    if (dev_open(&b->d, "cuda", 0, &e) < 0) fail_msg("%s", e.text);
+    b->a = dev_arena_new(b->d, "bed", 1 << 20);
+    const int64_t n = N;
+    tensor x = dev_tensor(b->a, DT_F32, 1, &n), y = dev_tensor(b->a, DT_F32, 1, &n);
+    for (int i = 0; i < N; i++) b->host[i] = (float)(i % 17) - 8;
+    dev_upload(b->d, x, b->host, DT_F32);
+    b->x = (float *)x.data;
+    b->y = (float *)y.data;
+}
+
+static void bed_close(struct bed *b)
+{
+    sim_clear();
+    dev_arena_free(&b->a);
+    dev_close(&b->d);
+}
+
+// The device must have the fault that `wanted` is part of; the bed is closed.
+static void faults(struct bed *b, const char *wanted)
+{
+    struct err e = {};
+    assert_int_equal(dev_sync(b->d, &e), E_FATAL);
+    if (!strstr(e.text, wanted)) fail_msg("wanted '%s', got '%s'", wanted, e.text);
+    bed_close(b);
+}
+
+static void take(struct bed *b)
+{
+    struct err e = {};
+    const int64_t n = N;
+    dev_download(b->d, b->host + N, DT_F32, tensor_of(b->y, DT_F32, 1, &n));
+    if (dev_sync(b->d, &e) < 0) fail_msg("%s", e.text);
+}
+
+// ---- tests
+
+static void missing_barrier_is_caught(void **)
+{
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        struct bed b;
+        bed_open(&b);
+        sim_seed(seed);
+        LAUNCH(b.d, pass_on_kernel<false>, 1, N, N * 4, b.y, b.x);
+        faults(&b, "no barrier between");
+    }
+}
+
+static void barrier_is_enough(void **)
+{
+    struct bed b;
+    bed_open(&b);
+    for (uint64_t seed = 1; seed <= 5; seed++) {
+        sim_seed(seed);
+        LAUNCH(b.d, pass_on_kernel<true>, 1, N, N * 4, b.y, b.x);
+        take(&b);
+        for (int i = 0; i < N; i++) assert_true(b.host[N + i] == b.host[(i + 32) % N]);
+    }
+    bed_close(&b);
+}
+
+static void read_out_of_bounds_is_caught(void **)
+{
+    struct bed b;
+    bed_open(&b);
+    LAUNCH(b.d, one_too_far_kernel, 2, N, 0, b.y, b.x, (int)N);
+    faults(&b, "one_too_far_kernel: block (1, 0, 0) thread 0: reads 4 bytes outside of any tensor");
+}
+
+static void unwritten_output_is_caught(void **)
+{
+    struct bed b;
+    bed_open(&b);
+    LAUNCH(b.d, every_other_kernel, 1, N, 0, b.y, b.x);
+    assert_int_equal(sim_unwritten(b.y, N * 4), N * 2);
+    LAUNCH(b.d, pass_on_kernel<true>, 1, N, N * 4, b.x, b.y);
+    faults(&b, "nothing has written");
+}
+
+static void other_faults_are_caught(void **)
+{
+    struct bed b;
+    bed_open(&b);
+    LAUNCH(b.d, lanes_apart_kernel, 1, N, 0, b.y);
+    faults(&b, "different instructions");
+    bed_open(&b);
+    LAUNCH(b.d, leaves_early_kernel, 1, N, 0, b.y);
+    faults(&b, "wait for others");
+    bed_open(&b);
+    LAUNCH(b.d, host_pointer_kernel, 1, 32, 0, b.host);
+    faults(&b, "no memory of the device");
+    bed_open(&b);
+    LAUNCH(b.d, misaligned_kernel, 1, 32, 0, (uint4 *)b.y, (const char *)b.x);
+    faults(&b, "no multiple of 16");
+    bed_open(&b);
+    LAUNCH(b.d, pass_on_kernel<true>, 1, N, N * 4 - 4, b.y, b.x);
+    faults(&b, "the launch has 1020 bytes");
+    bed_open(&b);
+    LAUNCH(b.d, host_pointer_kernel, 1, 33, 0, b.y);
+    faults(&b, "a launch of 33 threads");
+}
+
+static void copy_lands_when_waited_for(void **)
+{
+    struct bed b;
+    bed_open(&b);
+    LAUNCH(b.d, copy_kernel<true>, 1, N / 4, N * 4, b.y, b.x);
+    take(&b);
+    for (int i = 0; i < N; i++) assert_true(b.host[N + i] == b.host[i]);
+    LAUNCH(b.d, copy_kernel<false>, 1, N / 4, N * 4, b.y, b.x);
+    take(&b);
+    for (int i = 0; i < N; i++) assert_true(isnan(b.host[N + i]));
+    bed_close(&b);
+}
+
+static void sums_are_of_all(void **)
+{
+    struct bed b;
+    bed_open(&b);
+    LAUNCH(b.d, sums_kernel, 1, N, 128, b.y, b.x);
+    take(&b);
+    for (int w = 0; w < N / 32; w++) {
+        float warp = 0, block = 0, top = b.host[w * 32];
+        for (int i = 0; i < N; i++) {
+            block += b.host[i];
+            if (i / 32 == w) warp += b.host[i], top = fmaxf(top, b.host[i]);
+        }
+        for (int i = 0; i < 32; i++) assert_true(b.host[N + w * 32 + i] == (w == 1 ? warp : block + top));
+    }
+    bed_close(&b);
+}
+
+template <bool TURNED> static void mma_case()
+{
+    struct bed b;
+    bed_open(&b);
+    const int64_t n = 256;
+    tensor a = dev_tensor(b.a, DT_BF16, 1, &n), m = dev_tensor(b.a, DT_BF16, 1, &n);
+    float av[256], mv[256];
+    for (int i = 0; i < 256; i++) av[i] = (float)(i * 7 % 23 - 11), mv[i] = (float)(i * 5 % 19 - 9);
+    dev_upload(b.d, a, av, DT_F32);
+    dev_upload(b.d, m, mv, DT_F32);
+    LAUNCH(b.d, mma_kernel<TURNED>, 1, 32, 1024, b.y, (const bf16 *)a.data, (const bf16 *)m.data);
+    memset(b.host, 0, sizeof b.host);
+    const int64_t out = 128;
+    dev_download(b.d, b.host, DT_F32, tensor_of(b.y, DT_F32, 1, &out));
+    for (int r = 0; r < 16; r++)
+        for (int c = 0; c < 8; c++) {
+            float sum = 0;
+            for (int k = 0; k < 16; k++) sum += av[r * 16 + k] * (TURNED ? mv[k * 8 + c] : mv[c * 16 + k]);
+            assert_true(b.host[r * 8 + c] == sum);
+        }
+    bed_close(&b);
+}
+
+static void mma_multiplies(void **)
+{
+    mma_case<false>();
+    mma_case<true>();
+}
+
+static void launches_and_bytes_are_counted(void **)
+{
+    struct bed b;
+    bed_open(&b);
+    sim_take_counts();
+    LAUNCH(b.d, pass_on_kernel<true>, 1, N, N * 4, b.y, b.x);
+    struct sim_counts c = sim_take_counts();
+    assert_int_equal(c.launches, 1);
+    assert_int_equal(c.loaded, N * 4);
+    assert_int_equal(c.stored, N * 4);
+    bed_close(&b);
+}
+
+static void arena_gives_memory_and_takes_it_back(void **)
+{
+    struct bed b;
+    bed_open(&b);
+    const int64_t n = N;
+    int64_t mark = dev_arena_mark(b.a);
+    tensor t = dev_tensor(b.a, DT_F32, 1, &n);
+    dev_upload(b.d, t, b.host, DT_F32);
+    dev_arena_reset(b.a, mark);
+    LAUNCH(b.d, pass_on_kernel<true>, 1, N, N * 4, b.y, (const float *)t.data);
+    faults(&b, "outside of any tensor");
+    bed_open(&b);
+    const int64_t much = 1 << 28;
+    assert_null(dev_tensor(b.a, DT_F32, 1, &much).data);
+    faults(&b, "arena bed: needs");
+    sim_card_bytes(int64_t(256) << 20);
+    bed_open(&b);
+    struct dev_arena *big = dev_arena_new(b.d, "big", 0);
+    const int64_t half = int64_t(100) << 20;
+    dev_tensor(big, DT_U8, 1, &half);
+    struct dev_arena *more = dev_arena_new(b.d, "more", 0);
+    assert_null(dev_tensor(more, DT_U8, 1, &half).data);
+    dev_arena_free(&more);
+    dev_arena_free(&big);
+    faults(&b, "arena more: the device has no memory left");
+    sim_card_bytes(int64_t(16) << 30);
+}
+
+static void fault_sticks_and_stops_the_ops(void **)
+{
+    struct bed b;
+    bed_open(&b);
+    const int64_t n = N;
+    tensor x = tensor_of(b.x, DT_F32, 1, &n);
+    LAUNCH(b.d, host_pointer_kernel, 1, 32, 0, b.host);
+    op_mul(b.d, x, x, x);
+    dev_download(b.d, b.host + N, DT_F32, x); // nothing arrives, nothing crashes
+    faults(&b, "host_pointer_kernel");
+}
+
+static void machine_without_card_is_told(void **)
+{
+    struct dev *d = NULL;
+    struct err e = {};
+    sim_clear();
+    sim_cards(0, 8);
+    assert_int_equal(dev_open(&d, "cuda", 0, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "no NVIDIA driver or no card"));
+    assert_non_null(strstr(e.text, "--device cpu"));
+    sim_cards(1, 7);
+    assert_int_equal(dev_open(&d, "cuda", 0, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "sm_70"));
+    assert_non_null(strstr(e.text, "sm_80"));
+    sim_cards(2, 8);
+    assert_int_equal(dev_open(&d, "cuda:2", 0, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "no card 2"));
+    assert_int_equal(dev_open(&d, "cuda:1", 0, &e), 0);
+    dev_close(&d);
+    sim_cards(1, 8);
+}
+
+static void library_checks_its_arguments(void **)
+{
+    cublasLtMatrixLayout_t l;
+    cublasLtMatmulDesc_t p;
+    uint64_t wrong = 1;
+    assert_int_equal(cublasLtMatrixLayoutCreate(&l, CUDA_R_32F, 8, 4, 7), CUBLAS_STATUS_INVALID_VALUE);
+    assert_int_equal(cublasLtMatrixLayoutCreate(&l, CUDA_R_32F, 0, 4, 7), CUBLAS_STATUS_INVALID_VALUE);
+    assert_int_equal(cublasLtMatmulDescCreate(&p, CUBLAS_COMPUTE_32F, CUDA_R_32F), CUBLAS_STATUS_SUCCESS);
+    assert_int_equal(cublasLtMatmulDescSetAttribute(p, CUBLASLT_MATMUL_DESC_TRANSA, &wrong, sizeof wrong),
+                     CUBLAS_STATUS_INVALID_VALUE);
+    cublasLtMatmulDescDestroy(p);
+}
+
+int main()
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(missing_barrier_is_caught),
+        cmocka_unit_test(barrier_is_enough),
+        cmocka_unit_test(read_out_of_bounds_is_caught),
+        cmocka_unit_test(unwritten_output_is_caught),
+        cmocka_unit_test(other_faults_are_caught),
+        cmocka_unit_test(copy_lands_when_waited_for),
+        cmocka_unit_test(sums_are_of_all),
+        cmocka_unit_test(mma_multiplies),
+        cmocka_unit_test(launches_and_bytes_are_counted),
+        cmocka_unit_test(arena_gives_memory_and_takes_it_back),
+        cmocka_unit_test(fault_sticks_and_stops_the_ops),
+        cmocka_unit_test(machine_without_card_is_told),
+        cmocka_unit_test(library_checks_its_arguments),
+    };
+    return cmocka_run_group_tests_name("gpusim", tests, NULL, NULL);
+}
