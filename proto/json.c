@@ -3,6 +3,7 @@
 
 #include "proto/file.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,9 @@ int json_parse(json_t **out, const char *what, const void *text, size_t n, struc
     json_error_t j;
     *out = json_loadb(p, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &j);
     if (*out) return 0;
-    return err_set(e, E_INPUT, "%s is not valid JSON: line %d, column %d: %s", what, j.line, j.column, j.text);
+    bool spelt = json_error_code(&j) == json_error_invalid_utf8;
+    return err_set(e, E_INPUT, "%s is not valid JSON: line %d, column %d: %s%s", what, j.line, j.column, j.text,
+                   spelt ? "; save it as UTF-8" : "");
 }
 
 int json_read(json_t **out, const char *path, struct err *e)

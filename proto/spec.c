@@ -328,6 +328,13 @@ static void take_default(double *field, double v)
     if (isnan(*field)) *field = v;
 }
 
+static void warn_guidance(struct spec *s, const char *key, double scale)
+{
+    char text[96];
+    snprintf(text, sizeof text, "%s: %g", key, scale);
+    if (scale > 10) spec_notice(s, text, "far above what models are made for; colours may burn out");
+}
+
 static int resolve_numbers(struct spec *s, const struct model *m, struct err *e)
 {
     struct spec_render *r = &s->r;
@@ -345,6 +352,8 @@ static int resolve_numbers(struct spec *s, const struct model *m, struct err *e)
     take_default(&r->apg_norm_threshold, 55);
     take_default(&r->teacache_thresh, 0.2);
     take_default(&s->face_scale, 0.05);
+    warn_guidance(s, "--sample-text-guide-scale", r->text_scale);
+    warn_guidance(s, "--sample-audio-guide-scale", r->audio_scale);
     bool published = r->parity == SPEC_PARITY_PUBLISHED;
     if ((int)r->tail < 0) r->tail = published ? SPEC_TAIL_MIRROR : SPEC_TAIL_SILENCE;
     if (s->max_frame_num < 0) s->max_frame_num = published ? 1000 : 0;
@@ -366,6 +375,9 @@ static int resolve_preset(const struct spec *s, struct err *e)
 
 static int resolve_lora(struct spec *s, struct err *e)
 {
+    if (s->n_lora_scale > 0 && s->n_lora == 0)
+        return err_set(e, E_INPUT, "--lora-scale %g is given but no LoRA file; give --lora-dir FILE, or leave it out",
+                       s->lora_scale[0]);
     if (s->n_lora_scale > 1 && s->n_lora_scale != s->n_lora)
         return err_set(e, E_INPUT, "%d LoRA files but %d scales; give one scale for all, or one each", s->n_lora,
                        s->n_lora_scale);

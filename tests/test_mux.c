@@ -69,6 +69,7 @@ struct film {
     struct tone tone;
     const char *growing, *final;
     const char *preset;
+    int64_t resume_frames, resume_bytes;
 };
 
 static struct mux *film_open(struct film *f)
@@ -84,7 +85,9 @@ static struct mux *film_open(struct film *f)
                             .audio = &f->tone,
                             .rate = f->tone.rate,
                             .channels = f->tone.channels,
-                            .n_audio = f->tone.n};
+                            .n_audio = f->tone.n,
+                            .resume_frames = f->resume_frames,
+                            .resume_bytes = f->resume_bytes};
     struct mux *m = NULL;
     f->tone.asked = 0;
     if (mux_open(&m, &o, &e) < 0) fail_msg("%s", e.text);
@@ -420,6 +423,105 @@ static void aborts_leave_what_is_asked(void **state)
     }
 }
 
+static char *bytes_of(const char *path, size_t *n)
+{
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    fseek(f, 0, SEEK_END);
+    *n = (size_t)ftell(f);
+    rewind(f);
+    char *bytes = malloc(*n + 1);
+    assert_int_equal(fread(bytes, 1, *n, f), *n);
+    fclose(f);
+    return bytes;
+}
+
+static void bytes_write(const char *path, const char *bytes, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+}
+
+static void same_bytes(const char *path, const char *want, size_t n_want, const char *what, int64_t from)
+{
+    size_t n;
+    char *got = bytes_of(path, &n);
+    if (n != n_want || memcmp(got, want, n) != 0)
+        fail_msg("%s, from frame %lld: %zu bytes, not the %zu that were expected", what, (long long)from, n, n_want);
+    free(got);
+}
+
+// Cut off after each segment, with and without a piece of the next one behind it: the growing file and the delivered
+// one become what they would have been.
+static void a_film_goes_on_where_it_was_cut_off(void **state)
+{
+    (void)state;
+    static const struct tone tones[] = {
+        {16000, 1, 130 * 640, 0}, {48000, 2, 130 * 1920, 0}, {44100, 2, 44100, 0}, {44100, 1, 0, 0}};
+    enum { SEGMENTS = 7 }; // of 20 frames, the last of 10
+    for (size_t t = 0; t < sizeof tones / sizeof *tones; t++) {
+        struct err e = {0};
+        struct film f = {130, 20, 7, tones[t], in_folder("going.mp4"), in_folder("whole.mp4"), "veryfast", 0, 0};
+        struct mux *m = film_open(&f);
+        int64_t end[SEGMENTS + 1] = {0};
+        for (int k = 0; k < SEGMENTS; k++) {
+            film_push(&f, m, k * 20, k < SEGMENTS - 1 ? (k + 1) * 20 : 130);
+            end[k + 1] = mux_bytes(m);
+        }
+        size_t n_growing, n_final;
+        char *growing = bytes_of(f.growing, &n_growing);
+        assert_int_equal(n_growing, end[SEGMENTS]);
+        if (mux_finish(m, f.final, &e) < 0) fail_msg("%s", e.text);
+        char *final = bytes_of(f.final, &n_final);
+        for (int k = 1; k <= SEGMENTS; k++)
+            for (int more = 0; more < 2; more++) {
+                size_t stands = (size_t)end[k] + (more ? (n_growing - (size_t)end[k]) / 3 : 0);
+                bytes_write(f.growing, growing, stands);
+                f.resume_frames = k < SEGMENTS ? k * 20 : 130;
+                f.resume_bytes = end[k];
+                m = film_open(&f);
+                assert_int_equal(mux_frames(m), f.resume_frames);
+                film_push(&f, m, f.resume_frames - 5, 130); // some of it again
+                if (k < SEGMENTS) same_bytes(f.growing, growing, n_growing, "growing", f.resume_frames);
+                if (mux_finish(m, f.final, &e) < 0) fail_msg("%s", e.text);
+                same_bytes(f.final, final, n_final, "delivered", f.resume_frames);
+            }
+        free(growing);
+        free(final);
+    }
+}
+
+static void a_file_that_is_not_the_one_is_refused(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct film f = {60, 20, 20, {16000, 1, 60 * 640, 0}, in_folder("other.mp4"), NULL, "ultrafast", 0, 0};
+    struct mux *m = film_open(&f);
+    film_push(&f, m, 0, 40);
+    int64_t bytes = mux_bytes(m);
+    mux_abort(m, true);
+    struct mux_options o = {.path = f.growing,
+                            .w = W,
+                            .h = H,
+                            .crf = 18,
+                            .preset = "ultrafast",
+                            .n_frames = 60,
+                            .resume_frames = 40,
+                            .resume_bytes = bytes - 1};
+    assert_int_equal(mux_open(&m, &o, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "no end of a fragment"));
+    o.resume_bytes = bytes + 100000;
+    assert_int_equal(mux_open(&m, &o, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "bytes where"));
+    assert_int_equal(film_read(f.growing).n_frames, 40); // it was left alone
+    bytes_write(f.growing, "\0\0\0\0 no film", 12);
+    o.resume_bytes = 12;
+    assert_int_equal(mux_open(&m, &o, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "damaged at byte 0"));
+}
+
 static void bad_options_are_sentences(void **state)
 {
     (void)state;
@@ -461,6 +563,8 @@ int main(void)
         cmocka_unit_test(bytes_do_not_depend_on_what_lay_in_memory),
         cmocka_unit_test(replays_are_harmless_and_gaps_are_not),
         cmocka_unit_test(aborts_leave_what_is_asked),
+        cmocka_unit_test(a_film_goes_on_where_it_was_cut_off),
+        cmocka_unit_test(a_file_that_is_not_the_one_is_refused),
         cmocka_unit_test(bad_options_are_sentences),
     };
     return cmocka_run_group_tests(tests, folder_make, folder_remove);

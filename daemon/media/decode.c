@@ -267,11 +267,20 @@ static int packet_decode(struct decoder *d, const AVPacket *p, struct err *e)
     }
 }
 
+static int packet_take(struct decoder *d, struct err *e)
+{
+    if (d->packet->stream_index != d->st->index) return 0;
+    if (input_encrypted(d->packet))
+        return err_set(e, E_INPUT, "voice %s is encrypted (DRM) and cannot be decoded; give a copy without protection",
+                       d->path);
+    return packet_decode(d, d->packet, e);
+}
+
 static int decode_run(struct decoder *d, struct err *e)
 {
     int rc = 0;
     while (rc >= 0 && av_read_frame(d->in, d->packet) >= 0) {
-        if (d->packet->stream_index == d->st->index) rc = packet_decode(d, d->packet, e);
+        rc = packet_take(d, e);
         av_packet_unref(d->packet);
     }
     if (rc >= 0) rc = packet_decode(d, NULL, e);

@@ -12,6 +12,7 @@
 // taken from packets all the same, as the largest time: nothing is decoded for it.
 #include "daemon/media/film.h"
 
+#include "daemon/media/claim.h"
 #include "daemon/media/exif.h"
 #include "daemon/media/input.h"
 
@@ -27,7 +28,7 @@ static const char formats[] =
     "mpeg,mpegts,mpegvideo,ogg,mxf,h264,hevc,ivf,m4v,dv,nut,yuv4mpegpipe";
 static const char *const seekable[] = {"mov", "matroska", "avi", "flv"}; // their seeks end at a key picture
 
-enum { GRACE_US = 1000, FAR_US = 10000000, PIXELS_MAX = 100000000, SIDE_MAX = 32768, THREADS = 2 };
+enum { GRACE_US = 1000, CUT_US = 100000, FAR_US = 10000000, PIXELS_MAX = 100000000, SIDE_MAX = 32768, THREADS = 2 };
 
 struct film {
     const char *path;
@@ -45,6 +46,7 @@ struct film {
     bool still;
     int32_t matrix[9]; // of a still picture whose decoder tells an orientation in words, or not at all
     bool has_matrix;
+    bool locked; // its packets are encrypted
 };
 
 static AVStream *film_stream(const struct film *f) { return f->in->streams[f->stream]; }
@@ -85,6 +87,7 @@ static int frame_next(struct film *f, AVFrame *frame)
             av_packet_unref(f->packet);
         }
         f->ended = rc < 0;
+        f->locked |= !f->ended && input_encrypted(f->packet);
         avcodec_send_packet(f->codec, f->ended ? NULL : f->packet);
         av_packet_unref(f->packet);
     }
@@ -208,7 +211,8 @@ int film_length(struct film *f, int64_t limit_us, struct film_length *n, struct 
     int64_t frame_us = av_rescale(1000000, rate.den, rate.num), end_us = 0;
     *n = (struct film_length){.rate_num = rate.num, .rate_den = rate.den};
     others_discard(in, f->stream);
-    while ((limit_us <= 0 || end_us < limit_us) && av_read_frame(in, f->packet) >= 0) {
+    bool ended = false;
+    while ((limit_us <= 0 || end_us < limit_us) && !(ended = av_read_frame(in, f->packet) < 0)) {
         const AVPacket *p = f->packet;
         if (p->stream_index == f->stream && !(p->flags & AV_PKT_FLAG_DISCARD)) {
             int64_t ts = p->pts != AV_NOPTS_VALUE ? p->pts : p->dts, lasts = frame_us;
@@ -219,6 +223,9 @@ int film_length(struct film *f, int64_t limit_us, struct film_length *n, struct 
         }
         av_packet_unref(f->packet);
     }
+    const AVStream *st = in->streams[f->stream];
+    int64_t promised = st->duration > 0 ? av_rescale_q(st->duration, st->time_base, (AVRational){1, 1000000}) : 0;
+    if (ended && !f->still && promised > end_us + 2 * frame_us + CUT_US) n->promised_us = promised;
     input_close(&in);
     if (n->n_pictures < 1 || f->still) n->n_pictures = 1;
     n->n_us = end_us > 0 ? end_us : frame_us;
@@ -239,6 +246,13 @@ static int refuse_format(const char *path, int rc, struct err *e)
     return err_set(e, E_INPUT, "picture %s is not a readable picture or video: %s", path, why);
 }
 
+static int refuse_size(const char *path, long w, long h, struct err *e)
+{
+    return err_set(e, E_INPUT,
+                   "picture %s has %ldx%ld pixels; at most %d megapixels and %d a side are taken: make it smaller",
+                   path, w, h, PIXELS_MAX / 1000000, SIDE_MAX);
+}
+
 static int track_find(struct film *f, struct err *e)
 {
     const AVCodec *codec = NULL;
@@ -255,10 +269,7 @@ static int track_find(struct film *f, struct err *e)
     others_discard(f->in, i);
     const AVCodecParameters *p = f->in->streams[i]->codecpar;
     if ((int64_t)p->width * p->height > PIXELS_MAX || p->width > SIDE_MAX || p->height > SIDE_MAX)
-        return err_set(e, E_INPUT,
-                       "picture %s has %dx%d pixels; at most %d megapixels and %d a side are taken: "
-                       "make it smaller",
-                       f->path, p->width, p->height, PIXELS_MAX / 1000000, SIDE_MAX);
+        return refuse_size(f->path, p->width, p->height, e);
     f->codec = avcodec_alloc_context3(codec);
     BUG_IF(!f->codec, "no memory for a decoder");
     f->codec->pkt_timebase = f->in->streams[i]->time_base;
@@ -273,7 +284,14 @@ static int track_find(struct film *f, struct err *e)
 
 static int first_picture(struct film *f, struct err *e)
 {
-    if (!ahead_fill(f) && f->still)
+    bool any = ahead_fill(f);
+    if (f->locked)
+        return err_set(e, E_INPUT,
+                       "picture %s is encrypted (DRM) and cannot be decoded; give a copy without protection", f->path);
+    long w = 0, h = 0;
+    if (!any && f->still && claim_size(f->fd, &w, &h) && (w > SIDE_MAX || h > SIDE_MAX || w * h > PIXELS_MAX))
+        return refuse_size(f->path, w, h, e);
+    if (!any && f->still)
         return err_set(e, E_INPUT, "picture %s is damaged or cut short; make or copy it again", f->path);
     if (!f->has_ahead) return no_picture(f, e);
     const AVFrame *p = f->ahead;
@@ -334,6 +352,8 @@ void film_close(struct film *f)
 }
 
 bool film_still(const struct film *f) { return f->still; }
+
+const char *film_kind(const struct film *f) { return f->in->iformat->name; }
 
 bool film_canned(const struct film *f)
 {

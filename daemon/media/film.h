@@ -17,13 +17,15 @@ struct film_length {
     int64_t n_us;               // to the end of the last picture; past the limit: at least that
     int64_t n_pictures;         // likewise
     int64_t rate_num, rate_den; // pictures a second, on average
+    int64_t promised_us;        // 0, or what the header says of a file that was cut short
 };
 
 // Opens the file and decodes its first picture. E_INPUT with a sentence for whatever the file is instead.
 int film_open(struct film **out, const char *path, struct err *e);
 void film_close(struct film *f);
-bool film_still(const struct film *f);  // a picture file
-bool film_canned(const struct film *f); // more pictures in it than the one that is used: an animation
+const char *film_kind(const struct film *f); // as libavformat calls it: "png_pipe"
+bool film_still(const struct film *f);       // a picture file
+bool film_canned(const struct film *f);      // more pictures in it than the one that is used: an animation
 // How long it is, from its packets; reading stops at `limit_us` (0: never).
 int film_length(struct film *f, int64_t limit_us, struct film_length *n, struct err *e);
 // The last picture that begins by `us` and a millisecond; before the first one: the first. Belongs to the film, valid

@@ -95,6 +95,11 @@ int input_demux(AVFormatContext **out, int fd, const char *formats)
     return rc;
 }
 
+bool input_encrypted(const AVPacket *p)
+{
+    return av_packet_get_side_data(p, AV_PKT_DATA_ENCRYPTION_INFO, NULL) != NULL;
+}
+
 void input_close(AVFormatContext **in)
 {
     if (!*in) return;

@@ -34,6 +34,13 @@ static struct box half_box(int speaker, int sh, int sw, double scale)
                         .col1 = (int)(half * (1 - scale) + shift)};
 }
 
+// A box that would fit if its axes were exchanged was probably written that way.
+static const char *turned_hint(const struct spec_region *r, int sh, int sw)
+{
+    bool fits = r->row0 >= 0 && r->col0 >= 0 && r->row1 <= sw && r->col1 <= sh;
+    return fits ? "; its numbers fit with the axes exchanged: bbox counts rows first, bbox_xyxy and --box columns" : "";
+}
+
 static int clip(double v, int high) { return v < 0 ? 0 : v > high ? high : (int)v; }
 
 static int given_box(struct box *b, const struct spec_region *r, int speaker, int sh, int sw, char *notices, size_t n,
@@ -45,12 +52,11 @@ static int given_box(struct box *b, const struct spec_region *r, int speaker, in
         return err_set(e, E_INPUT, "the box of speaker %d is empty: x %g to %g, y %g to %g", speaker + 1, r->col0,
                        r->col1, r->row0, r->row1);
     if (b->row1 <= b->row0 || b->col1 <= b->col0)
-        return err_set(e, E_INPUT, "the box of speaker %d (x %g to %g, y %g to %g) lies outside the %dx%d picture",
-                       speaker + 1, r->col0, r->col1, r->row0, r->row1, sw, sh);
+        return err_set(e, E_INPUT, "the box of speaker %d (x %g to %g, y %g to %g) lies outside the %dx%d picture%s",
+                       speaker + 1, r->col0, r->col1, r->row0, r->row1, sw, sh, turned_hint(r, sh, sw));
     if (r->row0 < 0 || r->col0 < 0 || r->row1 > sh || r->col1 > sw) {
-        bool turned = r->row1 <= sw && r->col1 <= sh;
         snprintf(text, sizeof text, "the box of speaker %d reaches outside the %dx%d picture and was cut%s",
-                 speaker + 1, sw, sh, turned ? "; are its numbers in the order x0,y0,x1,y1?" : "");
+                 speaker + 1, sw, sh, turned_hint(r, sh, sw));
         notice(notices, n, text);
     }
     return 0;
@@ -68,6 +74,25 @@ static bool covers_cell(const uint8_t *mask, int h, int w)
         for (int j = 0; j < w; j += CELL)
             if (mask[(size_t)i * (size_t)w + (size_t)j]) return true;
     return false;
+}
+
+// Both voices would move one face where regions lie on each other.
+static void check_overlap(const uint8_t *masks, size_t target, char *notices, size_t n)
+{
+    const uint8_t *a = masks, *b = masks + target;
+    size_t n_a = 0, n_b = 0, both = 0;
+    char text[256];
+    for (size_t i = 0; i < target; i++) {
+        n_a += a[i] > 127;
+        n_b += b[i] > 127;
+        both += a[i] > 127 && b[i] > 127;
+    }
+    size_t smaller = n_a < n_b ? n_a : n_b;
+    if (2 * both <= smaller) return;
+    snprintf(text, sizeof text,
+             "the regions of the two speakers overlap by %.0f %% of the smaller; each should hold one face only",
+             100.0 * (double)both / (double)smaller);
+    notice(notices, n, text);
 }
 
 int masks_fill(uint8_t *masks, const struct spec_region *region, const uint8_t *const *plane, int n_speakers, int sh,
@@ -99,5 +124,6 @@ int masks_fill(uint8_t *masks, const struct spec_region *region, const uint8_t *
                         (int)ceil((double)CELL * sh / (double)c.fh));
     }
     free(drawn);
+    if (rc == 0 && n_speakers == 2) check_overlap(masks, target, notices, n);
     return rc;
 }

@@ -10,6 +10,7 @@
 // s + i - delay, delay being the same for all runs. Pictures never leave the encoder later than that allows.
 #include "daemon/media/mux.h"
 
+#include "daemon/media/growing.h"
 #include "daemon/media/remux.h"
 
 #include <errno.h>
@@ -27,7 +28,8 @@ enum { LEAD_SAMPLES = 4096, MUX_THREADS = 2, MUX_FPS = 25 };
 
 struct mux {
     struct mux_options o; // path and preset are ours
-    AVFormatContext *file;
+    struct growing *growing;
+    AVFormatContext *file; // its pb is growing's
     AVStream *video, *sound;
     AVCodecContext *venc, *aenc; // venc: NULL between segments
     AVFrame *picture, *samples;
@@ -39,6 +41,8 @@ struct mux {
     int64_t n_packets;    // of the segment
     int64_t n_read;       // samples of the voice that went to the encoder
     bool sound_ended;     // and its last packet was asked for
+    bool replaying;       // the sound's packets are in the file already
+    int64_t sound_shift;  // of a resumed run's times of sound; see resume()
     bool header, trailer; // written
 };
 
@@ -74,6 +78,15 @@ static int packets_write(struct mux *m, AVCodecContext *enc, AVStream *st, struc
 {
     for (int rc; (rc = avcodec_receive_packet(enc, m->packet)) != AVERROR(EAGAIN) && rc != AVERROR_EOF;) {
         if (rc < 0) return mux_fail(m, rc, "an encoder stopped", e);
+        if (st == m->sound && m->o.resume_bytes > 0) {
+            if (m->replaying && m->sound_shift == INT64_MAX) m->sound_shift = -m->packet->pts; // the first one
+            m->packet->pts += m->sound_shift;
+            m->packet->dts += m->sound_shift;
+        }
+        if (st == m->sound && m->replaying) {
+            av_packet_unref(m->packet);
+            continue;
+        }
         if (st == m->video) {
             m->packet->dts = m->segment + m->n_packets++ - m->delay;
             m->packet->duration = 1;
@@ -276,14 +289,6 @@ int mux_push(struct mux *m, int64_t first, int n, const uint8_t *yuv, struct err
     return 0;
 }
 
-static int file_sync(const struct mux *m, struct err *e)
-{
-    int fd = open(m->o.path, O_RDONLY | O_CLOEXEC);
-    int rc = fd < 0 ? -1 : fsync(fd), why = errno;
-    if (fd >= 0) close(fd);
-    return rc < 0 ? mux_fail(m, AVERROR(why), "cannot sync", e) : 0;
-}
-
 int mux_end_segment(struct mux *m, struct err *e)
 {
     if (m->next == m->segment) return 0;
@@ -293,13 +298,16 @@ int mux_end_segment(struct mux *m, struct err *e)
            (long long)(m->next - m->segment));
     avcodec_free_context(&m->venc);
     m->segment = m->next;
-    rc = av_write_frame(m->file, NULL); // the open fragment
+    // The open fragment. The film's first flush writes the header alone, hence two.
+    for (int i = 0; i < 2 && rc >= 0; i++) rc = av_write_frame(m->file, NULL);
     if (rc >= 0) avio_flush(m->file->pb);
     if (rc < 0 || m->file->pb->error < 0) return mux_fail(m, rc < 0 ? rc : m->file->pb->error, "cannot write", e);
-    return file_sync(m, e);
+    rc = growing_sync(m->growing);
+    return rc < 0 ? mux_fail(m, rc, "cannot sync", e) : 0;
 }
 
 int64_t mux_frames(const struct mux *m) { return m->next; }
+int64_t mux_bytes(const struct mux *m) { return growing_bytes(m->growing); }
 
 // ---- the file
 
@@ -314,15 +322,37 @@ static int header_write(struct mux *m, struct err *e)
     m->video->time_base = m->venc->time_base;
     m->video->avg_frame_rate = m->venc->framerate;
     if (m->o.n_audio > 0 && (rc = sound_open(m, e)) < 0) return rc;
-    rc = avio_open(&m->file->pb, m->file->url, AVIO_FLAG_WRITE);
-    if (rc < 0) return mux_fail(m, rc, "cannot create", e);
+    rc = growing_open(&m->growing, m->o.path, m->o.resume_bytes, e);
+    if (rc < 0) return rc;
+    m->file->pb = growing_io(m->growing);
     AVDictionary *d = NULL;
-    av_dict_set(&d, "movflags", "frag_keyframe+empty_moov+delay_moov+default_base_moof", 0);
+    // no index of fragments at the end: a run that was resumed would know only its own
+    av_dict_set(&d, "movflags", "frag_keyframe+empty_moov+delay_moov+default_base_moof+skip_trailer", 0);
+    if (m->o.resume_bytes > 0) {
+        av_dict_set(&d, "movflags", "+frag_discont", AV_DICT_APPEND);
+        av_dict_set_int(&d, "fragment_index", growing_fragments(m->growing) + 1, 0);
+    }
     rc = avformat_write_header(m->file, &d);
     av_dict_free(&d);
     if (rc < 0) return mux_fail(m, rc, "cannot write", e);
     m->header = true;
     return 0;
+}
+
+// Goes on where a run before was cut off: pictures at frame `resume_frames`, with the encoders of that moment.
+//
+// The video's encoder is fresh in each segment. The sound's is not: it hears the voice from its beginning again, and
+// its packets up to here are dropped. `frag_discont` makes the first packet of each track say where its fragment
+// begins, for a track that began at 0; the sound began before that, by its priming, hence sound_shift.
+static int resume(struct mux *m, struct err *e)
+{
+    if (m->o.resume_bytes == 0) return 0;
+    m->next = m->segment = m->o.resume_frames;
+    m->replaying = true;
+    m->sound_shift = INT64_MAX;
+    int rc = sound_until(m, m->next - 1, e);
+    m->replaying = false;
+    return rc;
 }
 
 int mux_open(struct mux **out, const struct mux_options *o, struct err *e)
@@ -350,8 +380,9 @@ int mux_open(struct mux **out, const struct mux_options *o, struct err *e)
     m->picture->height = o->h;
     BUG_IF(av_frame_get_buffer(m->picture, 0) < 0, "no memory for a picture");
     rc = header_write(m, e);
+    if (rc >= 0) rc = resume(m, e);
     if (rc < 0) {
-        mux_abort(m, false);
+        mux_abort(m, o->resume_bytes > 0);
         return rc;
     }
     *out = m;
@@ -366,8 +397,9 @@ static int trailer_write(struct mux *m, struct err *e)
     if (rc < 0) return rc;
     m->trailer = true;
     rc = av_write_trailer(m->file);
-    if (rc >= 0) rc = avio_close(m->file->pb);
     m->file->pb = NULL;
+    int closed = growing_close(&m->growing);
+    if (rc >= 0) rc = closed;
     return rc < 0 ? mux_fail(m, rc, "cannot write", e) : 0;
 }
 
@@ -375,8 +407,8 @@ static void mux_free(struct mux *m)
 {
     avcodec_free_context(&m->venc);
     avcodec_free_context(&m->aenc);
-    if (m->file && m->file->pb) avio_close(m->file->pb);
     avformat_free_context(m->file);
+    growing_close(&m->growing);
     av_frame_free(&m->picture);
     av_frame_free(&m->samples);
     av_packet_free(&m->packet);

@@ -33,6 +33,9 @@ struct mux_options {
     void *audio;
     int rate, channels;
     int64_t n_audio; // samples a channel
+    // Goes on with a film of which so much stands: what mux_frames and mux_bytes said after a mux_end_segment. All else
+    // must be as it was, and so are then the bytes that follow. The voice is read from its beginning. 0: begins anew.
+    int64_t resume_frames, resume_bytes;
 };
 
 // E_INPUT unless the name ends in .mp4 or .mov. To be asked before anything is rendered.
@@ -49,6 +52,7 @@ int mux_push(struct mux *m, int64_t first, int n, const uint8_t *yuv, struct err
 // Everything pushed so far is on disk after this. A segment without frames is none.
 int mux_end_segment(struct mux *m, struct err *e);
 int64_t mux_frames(const struct mux *m); // pushed and kept
+int64_t mux_bytes(const struct mux *m);  // of the growing file; after mux_end_segment: all are on disk
 // Ends the file, writes the delivered one, syncs it and renames it to final_path (same filesystem as `path`); removes
 // the growing file. Frees `m` when it succeeds; after a failure mux_abort is still due.
 int mux_finish(struct mux *m, const char *final_path, struct err *e);

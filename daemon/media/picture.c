@@ -13,6 +13,7 @@
 #include <libavutil/log.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { GREY = 128, SHORT_MIN = 64, SHORT_SMALL = 256 };
 
@@ -39,22 +40,44 @@ static int server_upright(struct server *s, const AVFrame *f, struct upright *u,
 
 // ---- the first picture
 
+// The content decides, so that a wrong name does no harm; but who gave it may have meant another file.
+static void warn_name(const struct server *s, struct picture_head *h)
+{
+    static const struct {
+        const char *end, *kinds, *is;
+    } names[] = {
+        {".png", "png_pipe,apng", "a PNG"},  {".jpg", "jpeg_pipe", "a JPEG"}, {".jpeg", "jpeg_pipe", "a JPEG"},
+        {".webp", "webp_pipe", "a WebP"},    {".bmp", "bmp_pipe", "a BMP"},   {".gif", "gif", "a GIF"},
+        {".mp4", "mov,mp4", "an MP4"},       {".mov", "mov,mp4", "an MP4"},   {".mkv", "matroska", "a Matroska"},
+        {".webm", "matroska", "a Matroska"}, {".avi", "avi", "an AVI"}};
+    enum { N = sizeof names / sizeof *names };
+    const char *dot = strrchr(s->path, '.'), *kind = film_kind(s->film), *is = NULL;
+    size_t named = N;
+    for (size_t i = N; i-- > 0;) {
+        if (dot && strcasecmp(dot, names[i].end) == 0) named = i;
+        if (strstr(names[i].kinds, kind) || strstr(kind, names[i].kinds)) is = names[i].is;
+    }
+    if (named == N || !is || strcmp(is, names[named].is) == 0) return;
+    warn_add(h->warnings, sizeof h->warnings, "%s is %s file, whatever its name says; it is read as one", s->path, is);
+}
+
 static int check(const struct server *s, const AVFrame *f, const struct upright *u, struct picture_head *h,
                  struct err *e)
 {
     int low = u->h < u->w ? u->h : u->w;
     double ratio = (double)u->h / u->w;
     if (s->mask) return 0;
+    if (ratio < 0.2 || ratio > 5)
+        return err_set(e, E_INPUT,
+                       "picture %s has %dx%d pixels, an aspect ratio beyond 1:5; cut it to the part that matters",
+                       s->path, u->w, u->h);
     if (low < SHORT_MIN)
         return err_set(e, E_INPUT,
                        "picture %s has %dx%d pixels, too few to show a face; give one of at least %d on "
                        "the short side",
                        s->path, u->w, u->h, SHORT_MIN);
-    if (ratio < 0.2 || ratio > 5)
-        return err_set(e, E_INPUT,
-                       "picture %s has %dx%d pixels, an aspect ratio beyond 1:5; cut it to the part that matters",
-                       s->path, u->w, u->h);
     size_t room = sizeof h->warnings;
+    warn_name(s, h);
     if (low < SHORT_SMALL) warn_add(h->warnings, room, "the picture has only %dx%d pixels", u->w, u->h);
     if (ratio < 0.25 || ratio > 4)
         warn_add(h->warnings, room, "the picture is very long (%dx%d); much of it is cut away", u->w, u->h);
@@ -122,7 +145,7 @@ static int length_say(struct server *s, const struct picture_ask *a, struct err 
 {
     struct film_length n;
     int rc = film_length(s->film, a->at, &n, e);
-    struct picture_answer answer = {n.n_us, n.n_pictures, n.rate_num, n.rate_den, 0};
+    struct picture_answer answer = {n.n_us, n.n_pictures, n.rate_num, n.rate_den, n.promised_us, 0};
     return rc < 0 ? rc : child_write(s->out, &answer, sizeof answer, e);
 }
 

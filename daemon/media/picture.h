@@ -29,7 +29,8 @@ struct picture_ask {
 };
 struct picture_answer {
     int64_t n_us, n_pictures, rate_num, rate_den;
-    int64_t n; // bytes that follow
+    int64_t promised_us; // 0, or more than n_us: the file is cut short
+    int64_t n;           // bytes that follow
 };
 
 // The child's side. argv: the file; "picture" or "mask", the kind of checks; "published" or "".

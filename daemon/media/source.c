@@ -82,6 +82,10 @@ int source_measure(struct source *s, int64_t limit, struct source_info *info, st
     if (rc < 0) return rc;
     if (n.n_us < 1 || n.n_pictures < 1 || n.rate_num < 1 || n.rate_den < 1) return nonsense(s->o.path, e);
     s->n_us = n.n_us;
+    if (n.promised_us > n.n_us)
+        warn_add(info->warnings, sizeof info->warnings,
+                 "the video is cut short: its header promises %.2f s and it ends at %.2f s",
+                 (double)n.promised_us / 1e6, (double)n.n_us / 1e6);
     s->film = (struct plan_film){.n_frames = n.n_pictures,
                                  .rate_num = n.rate_num,
                                  .rate_den = n.rate_den,
