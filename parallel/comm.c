@@ -277,7 +277,11 @@ static void share_sentence(struct comm *c, int teller, struct err *e)
     comm_ticket_post(t);
     comm_wait(&t);
     text[sizeof text - 1] = 0;
-    if (c->n > 1) err_set(e, e->code, "rank %d: %s", teller, text);
+    bool told = strncmp(text, "rank ", 5) == 0; // agreed on before, or a fault: it names its rank
+    if (told)
+        err_set(e, e->code, "%s", text);
+    else if (c->n > 1)
+        err_set(e, e->code, "rank %d: %s", teller, text);
 }
 
 int comm_agree(struct comm *c, int code, bool *cancel, struct err *e)

@@ -61,7 +61,8 @@ void comm_follow(struct comm *c, const struct dev *d);
 // 0, or E_LOST and the sentence of the fault. On a device transport this waits for what was enqueued.
 int comm_check(struct comm *c, struct err *e);
 // All ranks learn of the worst `code` (0 or E_*; when negative, *e says why) and of anybody's *cancel. Returns the code
-// that all ranks agree on; *e then holds "rank 2: ..." of the lowest rank with that code. `cancel` may be NULL.
+// that all ranks agree on; *e then holds "rank 2: ..." of the lowest rank with that code (once, however often it is
+// agreed on). `cancel` may be NULL.
 int comm_agree(struct comm *c, int code, bool *cancel, struct err *e);
 
 // ---- messages

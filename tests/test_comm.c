@@ -288,6 +288,7 @@ static int agreement(struct comm *c, void *ctx, struct err *e)
     char want[80];
     snprintf(want, sizeof want, n > 1 ? "rank %d: picture 7 is not there" : "picture 7 is not there", n - 1);
     CHECK(strcmp(own.text, want) == 0);
+    CHECK(comm_agree(c, E_INPUT, NULL, &own) == E_INPUT && strcmp(own.text, want) == 0); // again, by all
     // The worst code wins; among equals the lowest rank speaks.
     code = r == 0 ? err_set(&own, E_INPUT, "mild") : err_set(&own, E_FATAL, "broken at %d", r);
     CHECK(comm_agree(c, code, NULL, &own) == (n > 1 ? E_FATAL : E_INPUT));

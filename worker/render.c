@@ -51,6 +51,8 @@ static struct segment_job job_of(struct render *r, const struct render_order *o)
                                 .negative = &r->negative,
                                 .color_picture = o->color_picture,
                                 .masks = o->masks,
+                                .mesh = r->set->mesh,
+                                .together = r->set->together,
                                 .keep = r->keep,
                                 .picture = r->picture,
                                 .work = r->work};
@@ -101,12 +103,14 @@ static int check_memory(struct render *r, const struct render_order *o, struct e
 
 static int open_all(struct render *r, const struct render_order *o, struct err *e)
 {
-    int rc = read_words(r, e);
-    if (rc == 0) rc = check_memory(r, o, e);
+    int rc = set_agree(r->set, read_words(r, e), e);
+    if (rc == 0) rc = set_agree(r->set, check_memory(r, o, e), e);
     if (rc == 0) rc = features_open(&r->features, r->set->wav2vec2, r->work, &r->spec, r->voice, o->cache_dir, e);
     struct segment_job job = job_of(r, o);
+    rc = set_agree(r->set, rc, e);
     if (rc == 0) rc = segment_open(&r->segment, &job, e);
-    return rc == 0 ? dev_sync(r->set->dev, e) : rc;
+    if (rc == 0) rc = dev_sync(r->set->dev, e);
+    return set_agree(r->set, rc, e);
 }
 
 int render_open(struct render **out, struct set *s, const struct render_order *o, struct err *e)
@@ -160,7 +164,8 @@ int render_segment(struct render *r, const struct render_run *run, const struct 
     *t = (struct render_times){0};
     int rc = check_run(r, run, e);
     if (rc == 0 && sink && sink->step && (rc = sink->step(sink->ctx, "condition", 0, 1)) < 0)
-        return err_set(e, rc, "segment %lld ended before its first step", (long long)run->segment + 1);
+        err_set(e, rc, "segment %lld ended before its first step", (long long)run->segment + 1);
+    rc = set_agree(r->set, rc, e);
     if (rc < 0) return rc;
     int64_t n = spec_segments(r->spec.n_frames, r->spec.frame_num, r->spec.motion_frame, r->spec.mode);
     int64_t mark = dev_arena_mark(r->work);
@@ -174,6 +179,7 @@ int render_segment(struct render *r, const struct render_run *run, const struct 
                             .tail_bytes = run->tail_bytes};
     int window = dit_config_of(r->set->dit)->audio_window;
     rc = features_windows(r->features, r->work, &in.windows, run->start, window, run->last && n > 1, e);
+    rc = set_agree(r->set, rc, e);
     if (rc == 0) rc = segment_run(r->segment, &in, sink, t, e);
     dev_arena_reset(r->work, mark);
     return rc;

@@ -3,6 +3,9 @@
 // render_open prepares what is constant over the job (words, negative words, masks, schedule, colour statistics); each
 // render_segment conditions on its reference picture, voice window and tail, denoises, decodes, corrects colours, hands
 // the tail to the sink first and then the frames, slice by slice. Nothing grows with the length of the job.
+//
+// By the ranks of a mesh (struct set): all make the same calls with the same orders, one of them has a sink that sends.
+// An error or an end on one is one on all.
 #ifndef WORKER_RENDER_H
 #define WORKER_RENDER_H
 

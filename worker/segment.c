@@ -33,6 +33,12 @@ struct segment {
     tensor masks, color; // token masks; F64 [1, 3, 2] of the colour picture
 };
 
+// Before ranks do something together again: the worst code of any of them.
+static int agree(const struct segment *s, int rc, struct err *e)
+{
+    return s->j.mesh ? comm_agree(s->j.mesh->world, rc, NULL, e) : rc;
+}
+
 static int64_t latent_frames(int64_t frames) { return 1 + (frames - 1) / TIME_STRIDE; }
 
 static tensor latents_new(const struct segment *s, struct dev_arena *a, int64_t t)
@@ -181,6 +187,7 @@ static int decode(struct decoding *d, tensor x, const struct render_sink *sink)
         vae_decode_slice(v, slice, tensor_slice(x, 1, i, i + 1));
         take_slice(d, slice, i ? 4 * i - 3 : 0);
         if (sink && sink->step) rc = sink->step(sink->ctx, "decode", (int)i + 1, (int)t);
+        rc = agree(s, rc, NULL);
     }
     vae_stream_close(&v);
     dev_arena_reset(s->j.work, mark);
@@ -216,7 +223,7 @@ static int deliver(struct segment *s, const struct segment_in *in, tensor x, con
     if (in->want_tail) d.tail = dev_tensor(s->j.work, DT_F32, SHAPE(r->motion_frame, r->h, r->w, 3));
     int rc = decode(&d, x, sink);
     if (rc < 0) return err_set(e, rc, "segment %lld ended while decoding", (long long)in->number + 1);
-    rc = dev_sync(s->dev, e);
+    rc = agree(s, dev_sync(s->dev, e), e);
     if (rc < 0) return rc;
     t->drift = d.drift / r->frame_num;
     t->decode = clock_ms() - begun;
@@ -273,6 +280,7 @@ int segment_run(struct segment *s, const struct segment_in *in, const struct ren
     see_picture(s);
     int rc = motion_of(s, in, &motion, e);
     if (rc == 0) rc = dev_sync(s->dev, e);
+    rc = agree(s, rc, e);
     if (rc == 0) {
         struct dit_voice voice = dit_voice_new(j->dit, j->work, in->windows, NULL);
         if (tensor_is_none(in->noise))
@@ -286,7 +294,7 @@ int segment_run(struct segment *s, const struct segment_in *in, const struct ren
     }
     if (rc == 0) {
         tap_see(j->tap, x, "latent_out");
-        rc = deliver(s, in, x, sink, t, e);
+        rc = agree(s, deliver(s, in, x, sink, t, e), e);
     }
     dev_arena_reset(j->work, mark);
     return rc;

@@ -18,6 +18,11 @@ static void take_elsewhere(char part[MODEL_PATH_MAX], const char *path)
     if (path && path[0]) snprintf(part, MODEL_PATH_MAX, "%s", path);
 }
 
+int set_agree(const struct set *s, int rc, struct err *e)
+{
+    return s->mesh ? comm_agree(s->mesh->world, rc, NULL, e) : rc;
+}
+
 static int find_parts(struct set *s, const struct set_options *o, struct err *e)
 {
     struct model *m = &s->model;
@@ -49,10 +54,12 @@ static int open_dit(struct set *s, const struct set_options *o, enum dtype t, st
     int rc = weights_open(&s->files[FILE_DIT], m->dit, e);
     if (rc == 0 && strcmp(adapter, m->dit) != 0) rc = weights_add(s->files[FILE_DIT], adapter, e);
     if (rc == 0) rc = merge_loras(s, o, t, e);
+    rc = set_agree(s, rc, e);
     if (rc < 0) return rc;
     struct dit_config c = {
         .n_heads = m->dit_heads, .eps = (float)m->dit_eps, .text_len = m->text_len, .published = o->published};
-    return dit_new(&s->dit, s->dev, s->files[FILE_DIT], &c, t, e);
+    struct comm *group = s->mesh && o->share_weights ? s->mesh->heads : NULL;
+    return dit_new_shared(&s->dit, s->dev, s->files[FILE_DIT], &c, t, group, e);
 }
 
 static int open_text(struct set *s, enum dtype t, struct err *e)
@@ -106,13 +113,18 @@ int set_open(struct set **out, struct dev *d, const struct set_options *o, struc
     if (!s) return err_set(e, E_FATAL, "no memory for a model set");
     enum dtype t = o->dtype == DT_NONE ? DT_F32 : o->dtype;
     s->dev = d;
-    int rc = find_parts(s, o, e);
+    s->mesh = o->mesh;
+    s->together = o->together;
+    if (s->mesh) comm_follow(s->mesh->world, d);
+    int rc = set_agree(s, find_parts(s, o, e), e);
     if (rc == 0) rc = open_dit(s, o, t, e);
     if (rc == 0) rc = open_text(s, t, e);
     if (rc == 0) rc = open_pictures(s, e);
     if (rc == 0) rc = wav2vec2_open(&s->wav2vec2, d, s->model.voice, e);
     if (rc == 0) rc = check_fit(s, e);
     if (rc == 0) rc = dev_sync(d, e);
+    rc = set_agree(s, rc, e);
+    if (rc == 0 && s->mesh) vae_share(s->vae, s->mesh->world);
     if (rc < 0)
         set_free(&s);
     else
@@ -124,6 +136,7 @@ void set_free(struct set **ps)
 {
     struct set *s = *ps;
     if (!s) return;
+    if (s->mesh) comm_follow(s->mesh->world, NULL);
     wav2vec2_free(&s->wav2vec2);
     vae_free(&s->vae);
     clip_free(&s->clip);

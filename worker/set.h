@@ -19,10 +19,15 @@ struct set_options {
     const double *lora_scale;
     int n_lora;
     bool published;
+    const struct mesh *mesh; // the ranks that render together, each with a set of its own; borrowed. NULL: alone
+    bool share_weights;      // the DiT's blocks over the heads axis of the mesh
+    bool together;           // guidance branches as one batch (struct denoise)
 };
 
 struct set {
     struct dev *dev;
+    const struct mesh *mesh;
+    bool together;
     struct model model;
     struct dit *dit;
     struct vae *vae;
@@ -34,8 +39,11 @@ struct set {
     struct weights *files[4]; // maps that the models point into
 };
 
-// E_INPUT names the missing part or the misfitting tensor. The device must outlive the set. Owner: caller.
+// E_INPUT names the missing part or the misfitting tensor. The device must outlive the set. Owner: caller. Collective
+// over a mesh: an error on one rank is an error on all.
 int set_open(struct set **out, struct dev *d, const struct set_options *o, struct err *e);
 void set_free(struct set **s);
+// What the ranks agree on: the worst code of any of them. Alone it is `rc`.
+int set_agree(const struct set *s, int rc, struct err *e);
 
 #endif
