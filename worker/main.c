@@ -7,6 +7,7 @@
 // weights is told as FAILED (segment -1, job 0) and ends the program. It dies with its parent.
 #include "proto/base/log.h"
 #include "proto/base/opt.h"
+#include "worker/fault.h"
 #include "worker/serve.h"
 #include "worker/weights_main.h"
 
@@ -153,6 +154,7 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "weights") == 0) return weights_main(argc - 1, argv + 1);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_IGN);
+    fault_watch();
     log_init(LOG_INFO, "longtake-worker", 0);
     struct err e = {0};
     struct arena a = {0};
