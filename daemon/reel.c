@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 struct reel {
@@ -178,6 +179,22 @@ static int make_masks(struct reel *r, const char *self, struct err *e)
     return rc;
 }
 
+// A bit more than half of what films usually take, while they grow and once more when they are delivered: whoever has
+// less would hear of it after hours.
+static int check_room(const struct reel *r, struct err *e)
+{
+    struct statvfs v;
+    if (statvfs(r->info.folder, &v) < 0) return 0; // writing will tell
+    double pixels = (double)r->spec->r.h * r->spec->r.w * (double)r->info.n_frames, mb = 1e6;
+    double sound = (double)r->info.n_frames / 25 * 12000 * r->voice_info.mux_channels;
+    double need = 2 * (pixels / 32 + sound), has = (double)v.f_bavail * (double)v.f_frsize;
+    if (has >= need) return 0;
+    return err_set(e, E_INPUT,
+                   "-o %s: the film takes about %.1f MB there and %.1f MB are free; free some, or choose "
+                   "another disk",
+                   r->output, need / mb, has / mb);
+}
+
 static int open_film(struct reel *r, struct err *e)
 {
     const struct spec *s = r->spec;
@@ -208,6 +225,7 @@ static int reel_fill(struct reel *r, const struct model *m, const char *self, st
     BUG_IF(!r->colour, "no memory for a picture");
     rc = source_colour_picture(r->source, 0, s->r.h, s->r.w, r->colour, &r->source_info, e);
     if (rc >= 0) rc = make_masks(r, self, e);
+    if (rc >= 0) rc = check_room(r, e);
     if (rc >= 0) rc = open_film(r, e);
     notice_lines(r, r->source_info.warnings);
     notice_lines(r, r->voice_info.warnings);

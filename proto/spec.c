@@ -189,7 +189,7 @@ static const struct opt rows[] = {
     {"on-video-end", OPT_NAME, FIELD(video_end), 0, 0, video_ends, NULL, "hold|loop|pingpong|stop", "when the video is shorter than the voice"},
     {"lora-dir", OPT_CALL, 0, 0, 0, NULL, set_lora, "FILE...", "LoRA files to merge; also --lora"},
     {"lora-scale", OPT_CALL, 0, 0, 0, NULL, set_lora_scale, "X...", "one for all, or one each (1.0)"},
-    {"crf", OPT_INT, FIELD(crf), 0, 51, NULL, NULL, "N", "H.264 quality, smaller is better (18)"},
+    {"crf", OPT_INT, FIELD(crf), 1, 51, NULL, NULL, "N", "H.264 quality, smaller is better (18)"},
     {"preset", OPT_TEXT, FIELD(preset), 0, 0, NULL, NULL, "NAME", "H.264 effort, ultrafast to veryslow (medium)"},
     {"dtype", OPT_NAME, FIELD(dtype), 0, 0, dtypes, NULL, "f32|bf16", "arithmetic of the large networks (f32)"},
     {"threads", OPT_INT, FIELD(threads), 0, 4096, NULL, NULL, "N", "CPU threads (0: all this process may use)"},
@@ -363,6 +363,14 @@ static int resolve_numbers(struct spec *s, const struct model *m, struct err *e)
     return check_4n1("--motion-frame", r->motion_frame, 1, r->frame_num - 4, e);
 }
 
+// The published program has weights of two kinds with the same tensors; only their names tell them apart.
+static void warn_adapter(struct spec *s, const struct model *m)
+{
+    const char *adapter = s->adapter ? s->adapter : m->adapter2[0] ? m->adapter2 : m->adapter;
+    if (s->n_speakers == 2 && !s->dit && strstr(adapter, "single"))
+        spec_notice(s, adapter, "made for one speaker, both may move with either voice; fetch InfiniteTalk/multi");
+}
+
 static int resolve_preset(const struct spec *s, struct err *e)
 {
     for (const char *const *p = presets; *p; p++)
@@ -407,6 +415,7 @@ int spec_resolve(struct spec *s, const struct model *m, struct err *e)
 {
     if (check_inputs(s, e) < 0 || check_speakers(s, e) < 0 || check_output(s, e) < 0) return E_INPUT;
     s->r.n_speakers = s->n_speakers;
+    warn_adapter(s, m);
     if (resolve_numbers(s, m, e) < 0 || resolve_preset(s, e) < 0 || resolve_lora(s, e) < 0) return E_INPUT;
     if (resolve_text("--prompt", s->r.prompt, s->prompt, e) < 0) return E_INPUT;
     if (resolve_text("--negative-prompt", s->r.negative, s->negative, e) < 0) return E_INPUT;

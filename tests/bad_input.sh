@@ -45,8 +45,25 @@ render() {
 # model_with COMMANDS: the model's folder again, as links, but for what the commands, run inside it, replace
 model_with() { cp -rs "$tmp/model" model && (cd model && eval "$1"); }
 own() { cp --remove-destination "$(readlink -f "$1")" "$1"; } # a file of the folder's own in the place of the link
+# worker_of, decoder_of: the process that belongs to the job of this folder, once it is there and denoises
+child_of() {
+  local i pid
+  for i in $(seq 400); do
+    for pid in $(pgrep -f "$1" || true); do
+      [ "$(readlink "/proc/$(ps -o ppid= -p "$pid" 2>/dev/null | tr -d ' ')/cwd" 2>/dev/null)" != "$PWD" ] || { echo "$pid"; return 0; }
+    done
+    sleep 0.05
+  done
+  return 1
+}
+worker_of() {
+  local i
+  for i in $(seq 400); do grep -q '"stage":"denoise"' "$said" && break; sleep 0.05; done
+  child_of longtake-worker
+}
+decoder_of() { child_of '__media picture'; }
 export here
-export -f ff still sound film odd tensors encodes frames_of stream_of render model_with own
+export -f ff still sound film odd tensors encodes frames_of stream_of render model_with own child_of worker_of decoder_of
 
 # ---- one case
 

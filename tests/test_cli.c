@@ -207,7 +207,7 @@ static void wrong_usage_is_refused_before_anything_is_made(void **state)
         {{GOOD, "-o", "@o.mp4", "loose"}, 2, "'loose' stands alone"},
         {{GOOD, "-o", "@o.mp4", "--crf"}, 2, "--crf wants a value"},
         {{GOOD, "-o", "@o.mp4", "--crf", "--json"}, 2, "--crf wants a value"},
-        {{GOOD, "-o", "@o.mp4", "--crf", "99"}, 2, "--crf: 99 is not between 0 and 51"},
+        {{GOOD, "-o", "@o.mp4", "--crf", "99"}, 2, "--crf: 99 is not between 1 and 51"},
         {{GOOD, "-o", "@o.mp4", "--motion-frame", "6"}, 2, "nearest values are 5 and 9"},
         {{GOOD, "-o", "@o.mp4", "--frame-num", "82"}, 2, "nearest values are 81 and 85"},
         {{GOOD, "-o", "@o.mp4", "--size", "480p"}, 2, "no size '480p'; it has tiny"},

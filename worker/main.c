@@ -154,6 +154,7 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "weights") == 0) return weights_main(argc - 1, argv + 1);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a sentence
     fault_watch();
     log_init(LOG_INFO, "longtake-worker", 0);
     struct err e = {0};

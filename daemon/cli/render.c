@@ -148,6 +148,7 @@ static int render(struct run *r)
     loop_signal(r->loop, SIGINT, on_interrupt, r);
     loop_signal(r->loop, SIGTERM, on_interrupt, r);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a sentence
     job_init(&r->job, 1, &r->spec, &r->model);
     dispatch_add(r->dispatch, &r->job);
     loop_run(r->loop);

@@ -17,7 +17,7 @@ static int remux_fail(const char *path, int rc, const char *what, struct err *e)
 {
     char why[AV_ERROR_MAX_STRING_SIZE];
     av_strerror(rc, why, sizeof why);
-    if (rc == AVERROR(ENOSPC)) snprintf(why, sizeof why, "no space left on the disk");
+    if (rc == AVERROR(ENOSPC)) snprintf(why, sizeof why, "no space left on the disk; free some");
     return err_set(e, E_FATAL, "%s: %s: %s", path, what, why);
 }
 

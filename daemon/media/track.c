@@ -27,7 +27,9 @@ int track_append(struct track *t, const float *x, int64_t n, struct err *e)
     while (left > 0) {
         ssize_t put = pwrite(t->fd, p, left, at);
         if (put < 0 && errno == EINTR) continue;
-        if (put < 0) return err_set(e, E_FATAL, "cannot store the decoded voice: %s", strerror(errno));
+        if (put < 0)
+            return err_set(e, E_FATAL, "cannot store the decoded voice beside the output: %s; free some space there",
+                           strerror(errno));
         p += put;
         at += put;
         left -= (size_t)put;

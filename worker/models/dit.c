@@ -37,6 +37,11 @@ static int count_layers(const struct weights *w)
 
 static int config_derive(struct load *l, struct dit_config *c)
 {
+    if (weights_has(l->w, "patch_embedding.weight") && !weights_has(l->w, "img_emb.proj.0.weight"))
+        return l->rc = err_set(l->e, E_INPUT,
+                               "%s makes videos from words alone (it has no img_emb.proj); a picture needs an "
+                               "image-to-video model: fetch Wan2.1-I2V-14B",
+                               weights_file(l->w, "patch_embedding.weight"));
     settle(l, &c->dim, load_axis(l, "patch_embedding.weight", 0), "dim");
     settle(l, &c->in_dim, load_axis(l, "patch_embedding.weight", 1), "in_dim");
     settle(l, &c->out_dim, load_axis(l, "head.head.weight", 0) / 4, "out_dim");

@@ -286,7 +286,16 @@ const char *weights_file(const struct weights *w, const char *name)
 {
     const struct record *r = find(w, name);
     if (r && r->file) return r->file->path;
-    return w->files ? w->files->path : "the weights";
+    const char *path = w->files ? w->files->path : "the weights";
+    size_t most = 0; // of several files, the one with the nearest name should have it
+    for (int64_t i = 0; i < w->n; i++) {
+        size_t n = 0;
+        while (name[n] && w->record[i].name[n] == name[n]) n++;
+        if (n <= most || !w->record[i].file) continue;
+        most = n;
+        path = w->record[i].file->path;
+    }
+    return path;
 }
 
 int weights_get(const struct weights *w, const char *name, tensor *out, struct err *e)
