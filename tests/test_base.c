@@ -25,6 +25,14 @@ static void err_says_and_wraps(void **state)
     assert_int_equal(err_set(NULL, E_BUSY, "nobody listens"), E_BUSY);
 }
 
+static void err_is_one_line(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    err_set(&e, E_INPUT, "steps: '%s' is not a whole number", "4\n1\x1b[2J\t");
+    assert_string_equal(e.text, "steps: '4 1 [2J ' is not a whole number");
+}
+
 static void err_cuts_long_sentences(void **state)
 {
     (void)state;
@@ -168,13 +176,10 @@ static void clock_can_be_set(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(err_says_and_wraps),
-        cmocka_unit_test(err_cuts_long_sentences),
-        cmocka_unit_test(arena_gives_and_takes_back),
-        cmocka_unit_test(near_word_finds_typos),
-        cmocka_unit_test(opt_reads_and_refuses),
-        cmocka_unit_test(clock_can_be_set),
-        cmocka_unit_test(hash_is_blake2b_of_any_pieces),
+        cmocka_unit_test(err_says_and_wraps),      cmocka_unit_test(err_is_one_line),
+        cmocka_unit_test(err_cuts_long_sentences), cmocka_unit_test(arena_gives_and_takes_back),
+        cmocka_unit_test(near_word_finds_typos),   cmocka_unit_test(opt_reads_and_refuses),
+        cmocka_unit_test(clock_can_be_set),        cmocka_unit_test(hash_is_blake2b_of_any_pieces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

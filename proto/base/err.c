@@ -6,6 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+// What users wrote comes along in sentences: no line break or escape sequence of theirs reaches a terminal.
+static void one_line(char *text)
+{
+    for (unsigned char *c = (unsigned char *)text; *c; c++)
+        if (*c < 0x20 || *c == 0x7f) *c = ' ';
+}
+
 int err_set(struct err *e, int code, const char *fmt, ...)
 {
     if (!e) return code;
@@ -13,6 +20,7 @@ int err_set(struct err *e, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->text, sizeof e->text, fmt, ap);
     va_end(ap);
+    one_line(e->text);
     e->code = code;
     return code;
 }
