@@ -46,6 +46,11 @@ struct dev {
     void (*close)(struct dev *d); // frees it; NULL when there is none
 };
 
+// The threads to wake for `work`, given in about nanoseconds of one thread: all, or the calling one alone, for waking
+// the others takes tens of microseconds, and far more on a machine that is busy. Nothing in between: the runtime ends
+// the threads that a smaller team leaves over.
+static inline int dev_team(const struct dev *d, int64_t work) { return work < 1 << 16 ? 1 : d->n_threads; }
+
 // The plain loops, a file each.
 void ref_linear_slots(struct ops *o);
 void ref_attention_slots(struct ops *o);

@@ -46,7 +46,7 @@ static void ref_attention(struct dev *d, tensor y, tensor q, tensor k, tensor v,
     int64_t nq = q.shape[1], nh = q.shape[2], w = q.shape[3], nk = k.shape[1], wv = v.shape[3];
     double scale = a.scale != 0 ? (double)a.scale : 1 / sqrt((double)w);
     if (nk == 0) BUG("attention without keys");
-#pragma omp parallel num_threads(d->n_threads)
+#pragma omp parallel num_threads(dev_team(d, q.shape[0] * nh * nq * nk * (w + wv)))
     {
         float *qf = ref_alloc(w, sizeof *qf);
         double *s = ref_alloc(nk, sizeof *s), *sum = ref_alloc(wv, sizeof *sum);
@@ -97,7 +97,7 @@ static void ref_attention_more(struct dev *d, tensor sum, tensor state, tensor q
 {
     int64_t nq = q.shape[1], nh = q.shape[2], w = q.shape[3], wv = v.shape[3];
     double scale = a.scale != 0 ? (double)a.scale : 1 / sqrt((double)w);
-#pragma omp parallel num_threads(d->n_threads)
+#pragma omp parallel num_threads(dev_team(d, tensor_count(sum) * k.shape[1]))
     {
         float *qf = ref_alloc(w, sizeof *qf);
         double *s = ref_alloc(k.shape[1], sizeof *s);
@@ -121,7 +121,7 @@ static void ref_attention_more(struct dev *d, tensor sum, tensor state, tensor q
 static void ref_attention_done(struct dev *d, tensor y, tensor sum, tensor state)
 {
     int64_t w = sum.shape[3], rows = ref_rows(y, 1);
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, rows * w))
     for (int64_t i = 0; i < rows; i++) {
         const float *from = (const float *)sum.data + i * w;
         double exps = (double)((const float *)state.data)[2 * i + 1];
@@ -157,7 +157,7 @@ static void ref_attention_map(struct dev *d, tensor map, tensor q, tensor k, ten
         for (int64_t r = 0; r < n_ref; r++) area[c] += (double)((const float *)mask.data)[c * n_ref + r];
         if (area[c] == 0 && !published) area[c] = 1;
     }
-#pragma omp parallel num_threads(d->n_threads)
+#pragma omp parallel num_threads(dev_team(d, tensor_count(q) * n_ref))
     {
         float *qf = ref_alloc(q.shape[2], sizeof *qf);
         double *s = ref_alloc(n_ref, sizeof *s);

@@ -58,7 +58,7 @@ static void ref_conv(struct dev *d, tensor y, tensor x, tensor w, tensor b, stru
     for (int i = 0; i < 3; i++) p.stride[i] = c.stride[i] ? c.stride[i] : 1;
     float *xf = ref_whole(x), *wf = weights_last(w, &p), *bias = ref_vector(b);
     int64_t per_group = p.co / (p.ci / p.cig), taps = p.kt * p.kh * p.kw * p.cig;
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(y) * taps))
     for (int64_t n = 0; n < p.to * p.ho * p.wo; n++) {
         int64_t at[3] = {n / (p.ho * p.wo), n / p.wo % p.ho, n % p.wo};
         for (int64_t o = 0; o < p.co; o++) {
@@ -74,7 +74,7 @@ static void ref_conv(struct dev *d, tensor y, tensor x, tensor w, tensor b, stru
 static void ref_upsample2(struct dev *d, tensor y, tensor x)
 {
     int64_t h = y.shape[1], w = y.shape[2], c = y.shape[3];
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(y)))
     for (int64_t n = 0; n < y.shape[0] * h * w; n++) {
         int64_t t = n / (h * w), r = n / w % h / 2, s = n % w / 2;
         for (int64_t i = 0; i < c; i++)

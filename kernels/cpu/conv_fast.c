@@ -62,7 +62,7 @@ static void fast_conv(struct dev *d, tensor y, tensor x, tensor w, tensor b, str
 static void fast_upsample2(struct dev *d, tensor y, tensor x)
 {
     int64_t h = x.shape[1], w = x.shape[2], n = x.shape[3] * dtype_size(x.dtype);
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(y)))
     for (int64_t r = 0; r < x.shape[0] * h; r++) {
         const char *from = (const char *)x.data + r * w * n;
         char *to = (char *)y.data + r * 4 * w * n;

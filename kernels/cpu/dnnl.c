@@ -178,6 +178,9 @@ static int told(int rc, const char **why)
     return rc;
 }
 
+// All threads, or one where waking the others would take longer than the work (as dev_team).
+static int team_of(const struct onednn *o, int64_t products) { return products < 1 << 21 ? 1 : o->n_threads; }
+
 // ---- products
 
 // w [n, k] as the library sees it: a matrix [k, n].
@@ -225,7 +228,7 @@ int onednn_gemm(struct onednn *o, const struct onednn_gemm *g, const char **why)
     const struct packed *h = packed_for(g->packed, PACK_LINEAR, g->dtype, 2, (int64_t[]){g->n, g->k});
     int64_t key[KEY_LEN] = {PACK_LINEAR, g->m, g->n, g->k, g->ldy, g->dtype, g->bias != NULL, g->act, h != NULL};
     int was = omp_get_max_threads(), rc = 0;
-    omp_set_num_threads(o->n_threads);
+    omp_set_num_threads(team_of(o, g->m * g->n * g->k));
     struct entry *n = entry_find(o, key);
     if (!n) {
         dnnl_matmul_desc_t op;
@@ -356,7 +359,8 @@ int onednn_conv(struct onednn *o, const struct onednn_conv *c, void *(*scratch)(
 {
     struct axes a = axes_of(c);
     int was = omp_get_max_threads(), rc = 0;
-    omp_set_num_threads(o->n_threads);
+    int64_t points = c->out[0] * c->out[1] * c->out[2], taps = c->kernel[0] * c->kernel[1] * c->kernel[2];
+    omp_set_num_threads(team_of(o, points * c->co * (c->ci / c->groups) * taps));
     struct entry *n = conv_entry(o, c, &a, &rc);
     if (rc == 0) {
         int64_t shape[5] = {c->co, c->ci / c->groups, c->kernel[0], c->kernel[1], c->kernel[2]};

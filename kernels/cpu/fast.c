@@ -53,7 +53,7 @@ void *fast_dense(struct dev *d, tensor x, enum dtype t, enum fast_slot slot)
     if (x.dtype == t && tensor_is_contiguous(x)) return x.data;
     int64_t rows = ref_rows(x, 1), w = x.shape[x.n - 1];
     char *dense = fast_scratch(fast_of(d), slot, (size_t)(rows * w * dtype_size(t)));
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, rows * w))
     for (int64_t i = 0; i < rows; i++)
         fast_cast(fast_of(d)->rows, t, dense + i * w * dtype_size(t), x.dtype, ref_row(x, i, 1), w);
     return dense;
@@ -63,7 +63,7 @@ void fast_spread(struct dev *d, tensor y, enum dtype t, const void *src)
 {
     if (src == y.data) return;
     int64_t rows = ref_rows(y, 1), w = y.shape[y.n - 1];
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, rows * w))
     for (int64_t i = 0; i < rows; i++)
         fast_cast(fast_of(d)->rows, y.dtype, ref_row(y, i, 1), t, (const char *)src + i * w * dtype_size(t), w);
 }

@@ -8,7 +8,7 @@ static void ref_copy(struct dev *d, tensor y, tensor x)
     if (y.n == 0) return;
     int64_t rows = ref_rows(y, 1), w = y.shape[y.n - 1], ys = y.stride[y.n - 1], xs = x.stride[x.n - 1];
     bool plain = x.dtype == y.dtype && ys == 1 && xs == 1;
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, rows * w * 4))
     for (int64_t i = 0; i < rows; i++) {
         char *yr = ref_row(y, i, 1);
         const char *xr = ref_row(x, i, 1);
@@ -47,7 +47,7 @@ static void ref_embed(struct dev *d, tensor y, tensor table, tensor ids)
 static void ref_lerp_rows(struct dev *d, tensor y, tensor x, double first, double step)
 {
     int64_t last = x.shape[0] - 1;
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(y) * 4))
     for (int64_t i = 0; i < y.shape[0]; i++) {
         double at = first + (double)i * step;
         at = at < 0 ? 0 : at > (double)last ? (double)last : at;

@@ -103,7 +103,7 @@ static void fast_copy(struct dev *d, tensor y, tensor x)
     int64_t count = 1, pieces = (m.shape[last] + piece - 1) / piece;
     for (int i = 0; i < outer; i++) count *= m.shape[i];
     int64_t tiles = outer < last ? (m.shape[outer] + TILE - 1) / TILE : 1;
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(y)))
     for (int64_t i = 0; i < count * tiles * pieces; i++) {
         int64_t p = i % pieces * piece, t = i / pieces % tiles * TILE, o = i / pieces / tiles, ya = 0, xa = 0;
         for (int k = outer - 1; k >= 0; k--) {

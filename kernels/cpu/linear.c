@@ -19,7 +19,7 @@ static void ref_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, en
     int64_t n = ref_rows(x, 1), n_in = w.shape[1], n_out = w.shape[0];
     float *bias = ref_vector(b), *rows = ref_alloc(n * n_in, sizeof *rows);
     for (int64_t i = 0; i < n; i++) ref_load(rows + i * n_in, x.dtype, ref_row(x, i, 1), n_in);
-#pragma omp parallel num_threads(d->n_threads)
+#pragma omp parallel num_threads(dev_team(d, n * n_in * n_out))
     {
         float *wr = ref_alloc(n_in, sizeof *wr);
 #pragma omp for

@@ -40,7 +40,7 @@ static void ref_norm(struct dev *d, tensor h, tensor x, struct norm n)
 {
     struct norm_vectors v = vectors_new(n);
     int64_t rows = ref_rows(x, 1), w = x.shape[x.n - 1];
-#pragma omp parallel num_threads(d->n_threads)
+#pragma omp parallel num_threads(dev_team(d, rows * w * 8))
     {
         float *row = ref_alloc(w, sizeof *row);
 #pragma omp for
@@ -57,7 +57,7 @@ static void ref_gate_add(struct dev *d, tensor x, tensor y, tensor gate)
 {
     float *g = ref_vector(gate);
     int64_t rows = ref_rows(x, 1), w = x.shape[x.n - 1];
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, rows * w * 4))
     for (int64_t i = 0; i < rows; i++) {
         char *xr = ref_row(x, i, 1), *yr = ref_row(y, i, 1);
         for (int64_t c = 0; c < w; c++)
@@ -86,7 +86,7 @@ static void ref_rms_norm(struct dev *d, tensor y, tensor x, tensor gain, float e
 {
     float *g = ref_vector(gain);
     int64_t rows = ref_rows(x, 1), w = x.shape[x.n - 1];
-#pragma omp parallel num_threads(d->n_threads)
+#pragma omp parallel num_threads(dev_team(d, rows * w * 8))
     {
         float *row = ref_alloc(w, sizeof *row);
 #pragma omp for
@@ -104,7 +104,7 @@ static void ref_l2_norm(struct dev *d, tensor y, tensor x, tensor gain, enum act
 {
     float *g = ref_vector(gain);
     int64_t rows = ref_rows(x, 1), w = x.shape[x.n - 1];
-#pragma omp parallel num_threads(d->n_threads)
+#pragma omp parallel num_threads(dev_team(d, rows * w * 8))
     {
         float *row = ref_alloc(w, sizeof *row);
 #pragma omp for
@@ -126,7 +126,7 @@ static void ref_col_sums(struct dev *d, tensor sums, tensor x)
 {
     int64_t n = x.shape[0], w = x.shape[1];
     double *s = sums.data;
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, n * w * 4))
     for (int64_t c = 0; c < w; c++)
         for (int64_t i = 0; i < n; i++) {
             double v = (double)ref_get(x.dtype, ref_row(x, i, 1), c);
@@ -140,7 +140,7 @@ static void ref_col_norm(struct dev *d, tensor y, tensor x, tensor mean, tensor 
 {
     float *m = ref_vector(mean), *r = ref_vector(rstd), *g = ref_vector(gain), *b = ref_vector(bias);
     int64_t n = x.shape[0], w = x.shape[1];
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, n * w * 8))
     for (int64_t i = 0; i < n; i++) {
         char *xr = ref_row(x, i, 1), *yr = ref_row(y, i, 1);
         for (int64_t c = 0; c < w; c++) {

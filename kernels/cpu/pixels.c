@@ -31,7 +31,7 @@ static void ref_resize_cubic(struct dev *d, tensor y, tensor x)
 {
     int64_t h = y.shape[0], w = y.shape[1], c = y.shape[2], sw = x.shape[1];
     const float *src = x.data;
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(y) * 16))
     for (int64_t i = 0; i < h; i++) {
         int64_t rows[4], cols[4];
         double wr[4], wc[4];
@@ -107,7 +107,7 @@ static void frame_stats(const float *x, int64_t n, double *out)
 static void ref_lab_stats(struct dev *d, tensor stats, tensor x)
 {
     int64_t n = x.shape[1] * x.shape[2];
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(x) * 64))
     for (int64_t t = 0; t < x.shape[0]; t++)
         frame_stats((const float *)x.data + t * n * 3, n, (double *)stats.data + t * 6);
 }
@@ -123,7 +123,7 @@ static void ref_lab_match(struct dev *d, tensor y, tensor x, tensor src, tensor 
         }
         return;
     }
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(x) * 64))
     for (int64_t i = 0; i < x.shape[0] * n; i++) {
         const float *in = (const float *)x.data + i * 3;
         const double *from = (const double *)src.data + i / n * 6;
@@ -159,7 +159,7 @@ static void rgb_to_yuv(const float *x, double yuv[3])
 static void ref_yuv420(struct dev *d, tensor out, tensor x)
 {
     int64_t h = x.shape[1], w = x.shape[2];
-#pragma omp parallel for collapse(2) num_threads(d->n_threads)
+#pragma omp parallel for collapse(2) num_threads(dev_team(d, tensor_count(x) * 4))
     for (int64_t t = 0; t < x.shape[0]; t++)
         for (int64_t i = 0; i < h; i += 2) {
             const float *in = (const float *)x.data + (t * h + i) * w * 3;

@@ -4,14 +4,14 @@
 static void ref_act_op(struct dev *d, tensor y, tensor x, enum act act)
 {
     int64_t n = tensor_count(x);
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, n * 32))
     for (int64_t i = 0; i < n; i++) ref_put(y.dtype, y.data, i, ref_act(act, ref_get(x.dtype, x.data, i)));
 }
 
 static void ref_mul(struct dev *d, tensor y, tensor a, tensor b)
 {
     int64_t n = tensor_count(y);
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, n * 4))
     for (int64_t i = 0; i < n; i++)
         ref_put(y.dtype, y.data, i, ref_get(a.dtype, a.data, i) * ref_get(b.dtype, b.data, i));
 }
@@ -19,7 +19,7 @@ static void ref_mul(struct dev *d, tensor y, tensor a, tensor b)
 static void ref_axpby(struct dev *d, tensor y, float a, tensor x, float b, tensor z)
 {
     int64_t n = tensor_count(y);
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, n * 4))
     for (int64_t i = 0; i < n; i++)
         ref_put(y.dtype, y.data, i, a * ref_get(x.dtype, x.data, i) + b * ref_get(z.dtype, z.data, i));
 }

@@ -10,7 +10,7 @@ static void fast_act(struct dev *d, tensor y, tensor x, enum act act)
 {
     const struct row_fns *f = fast_of(d)->rows;
     int64_t n = tensor_count(x);
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, n))
     for (int64_t i = 0; i < n; i += PIECE) {
         int64_t some = n - i < PIECE ? n - i : PIECE;
         float v[PIECE];
@@ -24,7 +24,7 @@ static void fast_mul(struct dev *d, tensor y, tensor a, tensor b)
 {
     const struct row_fns *f = fast_of(d)->rows;
     int64_t n = tensor_count(y);
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, n))
     for (int64_t i = 0; i < n; i += PIECE) {
         int64_t some = n - i < PIECE ? n - i : PIECE;
         float v[PIECE], u[PIECE];
@@ -39,7 +39,7 @@ static void fast_axpby(struct dev *d, tensor y, float a, tensor x, float b, tens
 {
     const struct row_fns *f = fast_of(d)->rows;
     int64_t n = tensor_count(y);
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, n))
     for (int64_t i = 0; i < n; i += PIECE) {
         int64_t some = n - i < PIECE ? n - i : PIECE;
         float v[PIECE], u[PIECE];

@@ -13,7 +13,7 @@ static void ref_rope_grid(struct dev *d, tensor table, int64_t first, int64_t gt
 {
     (void)gt;
     int64_t half = table.shape[1], side = half / 3, time = half - 2 * side;
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(table) * 64))
     for (int64_t i = 0; i < table.shape[0]; i++) {
         int64_t n = first + i, t = n / (gh * gw), y = n / gw % gh, x = n % gw;
         float *row = (float *)table.data + i * half * 2;
@@ -52,7 +52,7 @@ static void turn(enum dtype t, char *x, const float *row, int64_t half)
 static void ref_rope(struct dev *d, tensor x, tensor table)
 {
     int64_t n = x.shape[x.n - 3], nh = x.shape[x.n - 2], half = table.shape[1], rows = ref_rows(x, 2);
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(x) * 4))
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < nh; j++)
             turn(x.dtype, ref_row(x, i, 2) + j * x.stride[x.n - 2] * dtype_size(x.dtype),
@@ -77,7 +77,7 @@ static void norm_turn(tensor x, int64_t i, const float *gain, float eps, const f
 static void ref_qk_norm_rope(struct dev *d, tensor q, tensor k, tensor q_gain, tensor k_gain, float eps, tensor table)
 {
     float *qg = ref_vector(q_gain), *kg = ref_vector(k_gain);
-#pragma omp parallel num_threads(d->n_threads)
+#pragma omp parallel num_threads(dev_team(d, tensor_count(q) * 16))
     {
         float *row = ref_alloc(q.shape[1] * q.shape[2], sizeof *row);
 #pragma omp for

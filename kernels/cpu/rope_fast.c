@@ -11,7 +11,7 @@
 // (cos, sin) of coordinates 0 .. n - 1 at `half` frequencies.
 static void axis_table(struct dev *d, float *table, int64_t n, int64_t half)
 {
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, n * half * 64))
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < half; j++) {
             double angle = (double)i * pow(10000, -(double)j / (double)half);
@@ -29,7 +29,7 @@ static void fast_rope_grid(struct dev *d, tensor table, int64_t first, int64_t g
     axis_table(d, t, gt, time);
     axis_table(d, y, gh, side);
     axis_table(d, x, gw, side);
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(table)))
     for (int64_t i = 0; i < table.shape[0]; i++) {
         int64_t n = first + i;
         float *row = (float *)table.data + i * half * 2;
@@ -44,7 +44,7 @@ static void fast_rope_line(struct dev *d, tensor table, tensor pos)
     int64_t half = table.shape[1];
     float *f = fast_scratch(fast_of(d), SCRATCH_X, (size_t)half * sizeof *f);
     for (int64_t j = 0; j < half; j++) f[j] = 1 / powf(10000, (float)j / (float)half);
-#pragma omp parallel for num_threads(d->n_threads)
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(table) * 16))
     for (int64_t i = 0; i < table.shape[0]; i++) {
         float at = ((const float *)pos.data)[i * pos.stride[0]], *row = (float *)table.data + i * half * 2;
         for (int64_t j = 0; j < half; j++) {
@@ -61,7 +61,7 @@ static void fast_rope(struct dev *d, tensor x, tensor table)
     int64_t n = x.shape[x.n - 3], nh = x.shape[x.n - 2], half = table.shape[1], rows = ref_rows(x, 2);
     float *scratch =
         fast_scratch(fast_of(d), SCRATCH_TILES, (size_t)(d->n_threads * row_step(2 * half)) * sizeof(float));
-#pragma omp parallel num_threads(d->n_threads)
+#pragma omp parallel num_threads(dev_team(d, tensor_count(x)))
     {
         float *row = scratch + omp_get_thread_num() * row_step(2 * half);
 #pragma omp for
@@ -98,7 +98,7 @@ static void fast_qk_norm_rope(struct dev *d, tensor q, tensor k, tensor q_gain, 
     if (w == 0) return;
     const float *qg = fast_vector(d, q_gain, SCRATCH_BIAS), *kg = fast_vector(d, k_gain, SCRATCH_X);
     float *scratch = fast_scratch(fast_of(d), SCRATCH_TILES, (size_t)(d->n_threads * row_step(w)) * sizeof(float));
-#pragma omp parallel num_threads(d->n_threads)
+#pragma omp parallel num_threads(dev_team(d, tensor_count(q)))
     {
         float *row = scratch + omp_get_thread_num() * row_step(w);
 #pragma omp for
