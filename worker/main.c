@@ -2,12 +2,14 @@
 //
 //   longtake-worker --connect ENDPOINT --model FOLDER [flags]     serves a coordinator
 //   longtake-worker weights synth|inspect ...                     weights as files
+//   longtake-worker --selftest [--device NAME]                    every op against the reference, on this machine
 //
 // It says HELLO before the weights are loaded, so that the coordinator sees it alive; what then goes wrong with the
 // weights is told as FAILED (segment -1, job 0) and ends the program. It dies with its parent.
 #include "proto/base/log.h"
 #include "proto/base/opt.h"
 #include "worker/fault.h"
+#include "worker/selftest.h"
 #include "worker/serve.h"
 #include "worker/weights_main.h"
 
@@ -21,12 +23,12 @@
 enum { LORAS_MAX = SPEC_LORAS, EXIT_INPUT = 3 };
 
 struct flags {
-    const char *connect, *model, *dit, *adapter, *voice, *cache, *table;
-    int speakers, dtype, threads, parity, device;
+    const char *connect, *model, *dit, *adapter, *voice, *cache, *table, *device;
+    int speakers, dtype, threads, parity;
     const char *lora[LORAS_MAX];
     double lora_scale[LORAS_MAX];
     int n_lora;
-    bool help, version;
+    bool help, version, selftest;
 };
 
 static int add_lora(void *base, struct arena *a, const struct opt *o, const char *from, const char *text, struct err *e)
@@ -50,8 +52,7 @@ static int scale_lora(void *base, struct arena *a, const struct opt *o, const ch
     return opt_set(&number, &f->lora_scale[f->n_lora - 1], a, from, text, e);
 }
 
-static const char *const dtypes[] = {"f32", "bf16", NULL}, *const parities[] = {"none", "published", NULL},
-                         *const devices[] = {"cpu", NULL};
+static const char *const dtypes[] = {"f32", "bf16", NULL}, *const parities[] = {"none", "published", NULL};
 
 #define AT(field) offsetof(struct flags, field)
 static const struct opt rows[] = {
@@ -69,8 +70,11 @@ static const struct opt rows[] = {
     {"parity", OPT_NAME, AT(parity), .names = parities, .value = "WITH", .help = "published: with its quirks"},
     {"cache", OPT_TEXT, AT(cache), .value = "FOLDER",
      .help = "where voices and their features lie [$TMPDIR, /var/tmp]"},
-    {"device", OPT_NAME, AT(device), .names = devices, .value = "NAME", .help = "cpu"},
-    {"table", OPT_TEXT, AT(table), .value = "NAME", .help = "ops: cpu (fast), ref (plain), check (both, compared)"},
+    {"device", OPT_TEXT, AT(device), .value = "NAME",
+     .help = "cpu, cuda (the card of the launcher's local rank) or cuda:N [cpu]"},
+    {"table", OPT_TEXT, AT(table), .value = "NAME",
+     .help = "ops on the cpu: cpu (fast), ref (plain), check (both, compared)"},
+    {"selftest", OPT_FLAG, AT(selftest), .help = "try every op of the device against the reference"},
     {"help", OPT_FLAG, AT(help), .help = "this text"},
     {"version", OPT_FLAG, AT(version), .help = "name and version"},
     {.key = NULL},
@@ -95,6 +99,12 @@ static int read_flags(struct flags *f, struct arena *a, int argc, char **argv, s
         if (rc < 0) return rc;
     }
     if (f->help || f->version) return 0;
+    if (strcmp(f->device, "cpu") != 0 && strncmp(f->device, "cuda", 4) != 0)
+        return err_set(e, E_INPUT, "--device: there is no '%s'; there are cpu, cuda and cuda:N", f->device);
+    if (strcmp(f->device, "cpu") != 0 && f->table)
+        return err_set(e, E_INPUT, "--table %s: tables are chosen on the cpu; --device %s has its own", f->table,
+                       f->device);
+    if (f->selftest) return 0;
     if (!f->connect) return err_set(e, E_INPUT, "no coordinator; give --connect ENDPOINT");
     if (!f->model) return err_set(e, E_INPUT, "no model; give --model FOLDER");
     if (access(f->cache, W_OK | X_OK) < 0)
@@ -160,19 +170,20 @@ int main(int argc, char **argv)
     struct err e = {0};
     struct arena a = {0};
     const char *tmp = getenv("TMPDIR");
-    struct flags f = {.speakers = 1, .table = "cpu", .cache = tmp && tmp[0] ? tmp : "/var/tmp"};
+    struct flags f = {.speakers = 1, .device = "cpu", .cache = tmp && tmp[0] ? tmp : "/var/tmp"};
     struct dev *d = NULL;
     int rc = read_flags(&f, &a, argc, argv, &e);
     if (rc == 0 && (f.help || f.version)) {
         printf("longtake-worker %s\n", LONGTAKE_VERSION);
         if (f.help) {
             printf("usage: longtake-worker --connect ENDPOINT --model FOLDER [flags]\n"
+                   "       longtake-worker --selftest [--device NAME]\n"
                    "       longtake-worker weights synth|inspect ...\n");
             opt_help(rows, stdout);
         }
     } else if (rc == 0) {
-        rc = dev_open(&d, f.table, f.threads, &e);
-        if (rc == 0) rc = serve(&f, d, &e);
+        rc = dev_open(&d, f.table ? f.table : f.device, f.threads, &e);
+        if (rc == 0) rc = f.selftest ? selftest_run(d, stdout, &e) : serve(&f, d, &e);
         dev_close(&d);
     }
     if (rc < 0) fprintf(stderr, "longtake-worker: %s\n", e.text);

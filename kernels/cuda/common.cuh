@@ -36,6 +36,11 @@ void *cuda_scratch_of(struct dev *d, enum cuda_scratch slot, int64_t bytes);
 // The rows of x as dense memory of dtype t: x itself when it is that already, else a copy in `slot`.
 void *cuda_dense(struct dev *d, tensor x, enum dtype t, enum cuda_scratch slot);
 
+// A vector as vector_get takes it: itself, or a copy in SCRATCH_BIAS as number `which` of at most `VECTORS`; NULL for
+// none.
+enum { VECTORS = 5 };
+const float *cuda_vector(struct dev *d, tensor v, int which);
+
 void cuda_linear_slots(struct ops *o);
 void cuda_linear_close(struct dev *d);
 void cuda_attention_slots(struct ops *o);
@@ -113,6 +118,20 @@ static __device__ __forceinline__ float at(const vec &v, int64_t i, float otherw
     if (v.dtype == DT_F32) return load((const float *)v.p + i * v.step);
     if (v.dtype == DT_BF16) return get((const bf16 *)v.p + i * v.step);
     return get((const f16 *)v.p + i * v.step);
+}
+
+// V values of an F32 vector that starts on 16 bytes; p NULL: all `otherwise`.
+template <int V> __device__ __forceinline__ void vector_get(float out[V], const float *p, int64_t i, float otherwise)
+{
+    constexpr int STEP = V % 4 == 0 ? 4 : 1;
+#pragma unroll
+    for (int k = 0; k < V; k += STEP) {
+        if (p)
+            get_v<float, STEP>(out + k, p + i + k);
+        else
+#pragma unroll
+            for (int j = 0; j < STEP; j++) out[k + j] = otherwise;
+    }
 }
 
 // The outer axes of a tensor as a count of rows; axes that lie one behind the other are joined, so that most tensors

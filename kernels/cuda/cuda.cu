@@ -77,6 +77,18 @@ void *cuda_dense(struct dev *d, tensor x, enum dtype t, enum cuda_scratch slot)
     return dense;
 }
 
+const float *cuda_vector(struct dev *d, tensor v, int which)
+{
+    if (tensor_is_none(v)) return NULL;
+    if (v.dtype == DT_F32 && tensor_is_contiguous(v) && (uintptr_t)v.data % 16 == 0) return (const float *)v.data;
+    int64_t each = (tensor_count(v) + 3) / 4 * 4;
+    float *dense = (float *)cuda_scratch_of(d, SCRATCH_BIAS, VECTORS * each * (int64_t)sizeof *dense);
+    if (!dense) return NULL;
+    dense += which * each;
+    d->ops.copy(d, tensor_of(dense, DT_F32, v.n, v.shape), v);
+    return dense;
+}
+
 // ---- views
 
 rows rows_of(tensor t, int n_inner)

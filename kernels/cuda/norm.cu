@@ -5,15 +5,15 @@
 // only ever reads back what it wrote itself. So a norm reads x once and writes h once, and gate + residual + norm reads
 // x and y once and writes x and h once. The variance is taken in a second pass around the mean.
 //
-// Shared memory is the row (20 KB at width 5,120), so eight blocks of 256 threads fit a multiprocessor of 164 KB or
-// more.
+// Shared memory is the row: 20 KB at width 5,120. At most 64 registers a thread: four blocks of 256 on a
+// multiprocessor, and a thread has two or three loads of 16 bytes under way at a time. more.
 #include "kernels/cuda/common.cuh"
 
 enum { THREADS = 256, WARP_WIDTH = 1024, PARTS = 32 };
 
 struct norm_args {
     rows h, x, y;
-    vec gate, gain, bias, shift, scale;
+    const float *gate, *gain, *bias, *shift, *scale; // or NULL
     int64_t width;
     float eps;
     int act;
@@ -56,10 +56,11 @@ template <class T, class H, int V, int G, bool ADD> __global__ void __launch_bou
     for (int64_t c = (int64_t)t.lane * V; c < a.width; c += G * V) {
         get_v<T, V>(v, x + c);
         if (ADD) {
-            float w[V];
+            float w[V], g[V];
             get_v<T, V>(w, y + c);
+            vector_get<V>(g, a.gate, c, 1);
 #pragma unroll
-            for (int i = 0; i < V; i++) v[i] = rounded<T>(v[i] + w[i] * at(a.gate, c + i, 1));
+            for (int i = 0; i < V; i++) v[i] = rounded<T>(v[i] + w[i] * g[i]);
             put_v<T, V>(x + c, v);
         }
         keep_v<V>(t.keep + c, v);
@@ -75,11 +76,16 @@ template <class T, class H, int V, int G, bool ADD> __global__ void __launch_bou
         }
     float r = 1 / sqrtf(t.sum(sq) / (float)a.width + a.eps);
     for (int64_t c = (int64_t)t.lane * V; c < a.width; c += G * V) {
+        float times[V], plus[V];
+        vector_get<V>(times, a.gain, c, 1);
+        vector_get<V>(plus, a.bias, c, 0);
 #pragma unroll
-        for (int i = 0; i < V; i++) {
-            float u = (load(t.keep + c + i) - mean) * r;
-            u = rounded<T>(u * at(a.gain, c + i, 1) + at(a.bias, c + i, 0));
-            v[i] = a.scale.p ? u * (1 + at(a.scale, c + i, 0)) + at(a.shift, c + i, 0) : u;
+        for (int i = 0; i < V; i++) v[i] = rounded<T>((load(t.keep + c + i) - mean) * r * times[i] + plus[i]);
+        if (a.scale) {
+            vector_get<V>(times, a.scale, c, 0);
+            vector_get<V>(plus, a.shift, c, 0);
+#pragma unroll
+            for (int i = 0; i < V; i++) v[i] = v[i] * (1 + times[i]) + plus[i];
         }
         put_v<H, V>(h + c, v);
     }
@@ -102,26 +108,29 @@ template <class T, int V, int G, bool L2> __global__ void __launch_bounds__(THRE
     sq = t.sum(sq);
     float r = L2 ? sqrtf((float)a.width) / fmaxf(sqrtf(sq), 1e-12f) : 1 / sqrtf(sq / (float)a.width + a.eps);
     for (int64_t c = (int64_t)t.lane * V; c < a.width; c += G * V) {
+        float g[V];
+        vector_get<V>(g, a.gain, c, 1);
 #pragma unroll
         for (int i = 0; i < V; i++) {
             float u = load(t.keep + c + i) * r;
-            v[i] = L2 ? activate(a.act, rounded<T>(u * at(a.gain, c + i, 1))) : rounded<T>(u) * at(a.gain, c + i, 1);
+            v[i] = L2 ? activate(a.act, rounded<T>(u * g[i])) : rounded<T>(u) * g[i];
         }
         put_v<T, V>(h + c, v);
     }
 }
 
-template <class T, int V> __global__ void gate_kernel(rows x, rows y, vec gate, int64_t width)
+template <class T, int V> __global__ void gate_kernel(rows x, rows y, const float *gate, int64_t width)
 {
     int64_t per_row = width / V, i = thread_index();
     if (i >= x.count * per_row) return;
     int64_t c = i % per_row * V;
     T *to = row_at<T>(x, i / per_row) + c;
-    float v[V], w[V];
+    float v[V], w[V], g[V];
     get_v<T, V>(v, to);
     get_v<T, V>(w, row_at<T>(y, i / per_row) + c);
+    vector_get<V>(g, gate, c, 1);
 #pragma unroll
-    for (int k = 0; k < V; k++) v[k] += w[k] * at(gate, c + k, 1);
+    for (int k = 0; k < V; k++) v[k] += w[k] * g[k];
     put_v<T, V>(to, v);
 }
 
@@ -189,8 +198,10 @@ template <bool ADD> static void norm_any(struct dev *d, tensor h, tensor x, tens
 {
     norm_args a = {};
     a.h = rows_of(h, 1), a.x = rows_of(x, 1), a.y = ADD ? rows_of(y, 1) : a.x;
-    a.gate = vec_of(gate), a.gain = vec_of(n.gain), a.bias = vec_of(n.bias);
-    a.shift = vec_of(n.shift), a.scale = vec_of(n.scale);
+    const float **to[VECTORS] = {&a.gate, &a.gain, &a.bias, &a.shift, &a.scale};
+    const tensor from[VECTORS] = {gate, n.gain, n.bias, n.shift, n.scale};
+    for (int i = 0; i < VECTORS; i++) *to[i] = cuda_vector(d, from[i], i);
+    if (d->fault.code < 0) return;
     a.width = x.shape[x.n - 1];
     a.eps = n.eps;
     // A wide h takes V elements of x's dtype in 32 bytes.
@@ -216,13 +227,14 @@ static void cuda_gate_add(struct dev *d, tensor x, tensor y, tensor gate)
 {
     rows xr = rows_of(x, 1), yr = rows_of(y, 1);
     int64_t width = x.shape[x.n - 1], n = xr.count * width;
+    const float *g = cuda_vector(d, gate, 0);
     bool aligned = rows_aligned(xr, width, x.dtype) && rows_aligned(yr, width, x.dtype);
     WITH_FLOAT(x.dtype, T, {
         constexpr int V = 16 / sizeof(T);
         if (aligned)
-            LAUNCH(d, (gate_kernel<T, V>), blocks_for(n, THREADS * V), THREADS, 0, xr, yr, vec_of(gate), width);
+            LAUNCH(d, (gate_kernel<T, V>), blocks_for(n, THREADS * V), THREADS, 0, xr, yr, g, width);
         else
-            LAUNCH(d, (gate_kernel<T, 1>), blocks_for(n, THREADS), THREADS, 0, xr, yr, vec_of(gate), width);
+            LAUNCH(d, (gate_kernel<T, 1>), blocks_for(n, THREADS), THREADS, 0, xr, yr, g, width);
     });
 }
 
@@ -246,7 +258,7 @@ template <bool L2> static void scale_any(struct dev *d, tensor y, tensor x, tens
 {
     norm_args a = {};
     a.h = rows_of(y, 1), a.x = rows_of(x, 1);
-    a.gain = vec_of(gain);
+    a.gain = cuda_vector(d, gain, 0);
     a.width = x.shape[x.n - 1];
     a.eps = eps;
     a.act = act;

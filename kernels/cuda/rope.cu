@@ -55,7 +55,7 @@ __global__ void rope_kernel(rows x, int64_t heads, int64_t head_step, int64_t ha
 
 struct turn_args {
     rows x[2]; // q, k
-    vec gain[2];
+    const float *gain[2];
     const float *table;
     int64_t heads, width;
     float eps;
@@ -68,7 +68,7 @@ template <class T, int V, bool WIDE> __global__ void __launch_bounds__(THREADS) 
     int64_t n = a.heads * a.width;
     const bool k = blockIdx.y != 0;
     T *x = k ? row_at<T>(a.x[1], blockIdx.x) : row_at<T>(a.x[0], blockIdx.x);
-    const vec gain = k ? a.gain[1] : a.gain[0];
+    const float *gain = k ? a.gain[1] : a.gain[0];
     for (int64_t c = (int64_t)threadIdx.x * V; c < n; c += THREADS * V) {
         if (WIDE) get_v<T, V>(v, x + c);
 #pragma unroll
@@ -80,11 +80,13 @@ template <class T, int V, bool WIDE> __global__ void __launch_bounds__(THREADS) 
     }
     float r = 1 / sqrtf(block_sum(sq, part) / (float)n + a.eps);
     for (int64_t c = (int64_t)threadIdx.x * V; c < n; c += THREADS * V) {
+        float g[V];
+        vector_get<V>(g, gain, c, 1);
         const float *angle = a.table + (blockIdx.x * a.width + c % a.width);
 #pragma unroll
         for (int i = 0; i < V; i += 2) {
-            float u = rounded<T>(rounded<T>(load(keep + c + i) * r) * at(gain, c + i, 1));
-            float w = rounded<T>(rounded<T>(load(keep + c + i + 1) * r) * at(gain, c + i + 1, 1));
+            float u = rounded<T>(rounded<T>(load(keep + c + i) * r) * g[i]);
+            float w = rounded<T>(rounded<T>(load(keep + c + i + 1) * r) * g[i + 1]);
             float cs = load(angle + i), sn = load(angle + i + 1);
             v[i] = u * cs - w * sn;
             v[i + 1] = w * cs + u * sn;
@@ -177,7 +179,7 @@ static void cuda_qk_norm_rope(struct dev *d, tensor q, tensor k, tensor q_gain, 
 {
     turn_args a = {};
     a.x[0] = rows_of(q, 2), a.x[1] = rows_of(k, 2);
-    a.gain[0] = vec_of(q_gain), a.gain[1] = vec_of(k_gain);
+    a.gain[0] = cuda_vector(d, q_gain, 0), a.gain[1] = cuda_vector(d, k_gain, 1);
     a.table = (const float *)table.data;
     a.heads = q.shape[1], a.width = q.shape[2];
     a.eps = eps;
