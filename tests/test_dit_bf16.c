@@ -425,6 +425,36 @@ static tensor last_axes(tensor t, int n)
     return t;
 }
 
+// The relative rms of a whole pass. With two speakers a rounding may move a token to the other speaker's place, and its
+// picture with it: that is told from inaccuracy by how the error lies, so up to FLIPS tokens that each hold more than
+// twenty times their share of it are left out, and counted.
+enum { FLIPS = 3 };
+
+static double pass_gap(const struct bench *b, struct mat whole, struct mat ours, int64_t channels, int *n_flipped)
+{
+    int64_t n = b->t * b->gh * b->gw;
+    double *token = calloc((size_t)n, sizeof *token), gap = 0, size = 0;
+    assert_non_null(token);
+    for (int64_t i = 0; i < whole.n; i++) { // [channels, t, 2 gh, 2 gw]
+        int64_t w = i % (2 * b->gw), h = i / (2 * b->gw) % (2 * b->gh), t = i / (4 * b->gw * b->gh) % b->t;
+        double d = ours.v[i] - whole.v[i];
+        token[(t * b->gh + h / 2) * b->gw + w / 2] += d * d;
+        gap += d * d;
+        size += whole.v[i] * whole.v[i];
+    }
+    assert_int_equal(whole.n, channels * 4 * n);
+    for (int64_t k = 0, worst = 0; b->n_speakers > 1 && k < FLIPS; k++) {
+        for (int64_t i = 0; i < n; i++)
+            if (token[i] > token[worst]) worst = i;
+        if (token[worst] * (double)n < 20 * gap) break;
+        gap -= token[worst];
+        token[worst] = 0;
+        ++*n_flipped;
+    }
+    free(token);
+    return sqrt(gap / size);
+}
+
 static void check_model(const char *table, const char *weights, const char *input, double bound)
 {
     struct bench b;
@@ -450,15 +480,12 @@ static void check_model(const char *table, const char *weights, const char *inpu
     double far[2] = {0};
     for (int i = 0; i < dit_config_of(b.m)->n_layers; i++) check_block(&b, in.time.e0, i, far);
     struct mat whole = mat_of(&b, get(&b, b.in, "out"), 1), ours = mat_of(&b, out, 1); // against the F32 result
-    double gap = 0, size = 0;
-    for (int64_t i = 0; i < whole.n; i++) {
-        gap += (ours.v[i] - whole.v[i]) * (ours.v[i] - whole.v[i]);
-        size += whole.v[i] * whole.v[i];
-    }
-    print_message("%s %s: parts %.1e, blocks %.1e of %.0e; the pass against F32 %.1e\n", table, input, far[0], far[1],
-                  bound, sqrt(gap / size));
+    int n_flipped = 0;
+    double gap = pass_gap(&b, whole, ours, out.shape[0], &n_flipped);
+    print_message("%s %s: parts %.1e, blocks %.1e of %.0e; the pass against F32 %.1e, %d tokens flipped\n", table,
+                  input, far[0], far[1], bound, gap, n_flipped);
     assert_true(far[0] <= bound && far[1] <= bound);
-    assert_true(sqrt(gap / size) <= 5e-2); // one flip may move a token to the other speaker
+    assert_true(gap <= 2e-2);
     free(whole.v);
     free(ours.v);
     bench_close(&b);
