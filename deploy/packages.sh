@@ -4,9 +4,9 @@ set -euo pipefail
 
 build="gcc g++ make cmake ninja-build pkg-config git ca-certificates
   libdnnl-dev libzmq3-dev libprotobuf-c-dev protobuf-c-compiler libyaml-dev libjansson-dev libsodium-dev libutf8proc-dev
-  libuv1-dev libavcodec-dev libavformat-dev libavfilter-dev libavutil-dev libswscale-dev libswresample-dev
+  libuv1-dev libsqlite3-dev libavcodec-dev libavformat-dev libavfilter-dev libavutil-dev libswscale-dev libswresample-dev
   libopenmpi-dev openmpi-bin"
-tests="libcmocka-dev libebur128-dev ffmpeg python3 clang-14 libclang-rt-14-dev libomp-14-dev"
+tests="libcmocka-dev libebur128-dev ffmpeg sqlite3 python3 clang-14 libclang-rt-14-dev libomp-14-dev"
 
 case "${1:-}" in
   build) wanted=$build ;;

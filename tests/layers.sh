@@ -32,6 +32,8 @@ keeper() {
     dnnl*|oneapi/dnnl/*) echo kernels/cpu/dnnl.c ;;
     zmq.h) echo proto/chan.c ;;
     yaml.h) echo proto/yaml.c ;;
+    sqlite3.h) echo daemon/store.c ;;
+    uv.h) echo daemon/loop.c ;;
     sodium.h) echo proto/base/hash.c ;;
     mpi.h) echo parallel/comm_mpi.c ;;
     nccl.h) echo parallel/comm_nccl.c ;;

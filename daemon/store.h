@@ -1,0 +1,79 @@
+// What survives: jobs, what of them is committed, and what happened to them. One folder, one process, one thread.
+//
+// Life: store_open, store_close. Whatever a call has written is on disk when it returns: a job exists from store_add
+// on, whatever happens then. All texts and bytes that are given out belong to the store, valid until the next call.
+//
+// The folder is made (mode 0700) if it is not there, and locked. It holds store.db; other files in it are its owner's.
+// E_FATAL: the store cannot be written or read any more; what was committed is still there.
+#ifndef DAEMON_STORE_H
+#define DAEMON_STORE_H
+
+#include "proto/base/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct store;
+
+enum { STORE_EVENTS_MAX = 1000 }; // kept of a job
+
+struct store_job {
+    uint64_t id;
+    const char *key;   // of whoever submitted it, or NULL; one job a key
+    const char *spec;  // JSON
+    const char *state; // job_state_name
+    int priority;
+    int code;                   // E_* of a failed job
+    const char *error;          // its sentence, or NULL
+    int64_t created_s, ended_s; // Unix time; 0: not yet
+    // what its media gave, once known
+    int64_t n_frames, n_segments;
+    // what is committed
+    int64_t segments, frames, media_bytes;
+};
+
+struct store_segment {
+    uint64_t job;
+    int64_t number;
+    int64_t frames, media_bytes; // of the film, this segment included; synced before
+    const void *tail;
+    size_t n_tail;
+    int64_t condition_ms, denoise_ms, decode_ms, tail_ms;
+    double drift;
+};
+
+struct store_tail {
+    const void *bytes;
+    size_t n;
+};
+
+// E_BUSY: another process has it. E_INPUT: no place for a store, or one of a later version.
+int store_open(struct store **out, const char *folder, struct err *e);
+void store_close(struct store **s);
+bool store_is_new(const struct store *s); // made by this store_open
+// Closes it and removes the folder with everything in it.
+void store_remove(struct store **s);
+
+// Jobs. `j`: key, spec, state and priority are read.
+int store_add(struct store *s, const struct store_job *j, uint64_t *id, struct err *e);
+// 1: found, 0: there is none.
+int store_get(struct store *s, uint64_t id, struct store_job *j, struct err *e);
+int store_get_key(struct store *s, const char *key, struct store_job *j, struct err *e);
+// The job with the least id above `after`: 1, or 0 at the end.
+int store_next(struct store *s, uint64_t after, struct store_job *j, struct err *e);
+// `error`: NULL, or why it failed. An event goes with it.
+int store_move(struct store *s, uint64_t id, const char *state, const struct err *error, struct err *e);
+int store_plan(struct store *s, uint64_t id, int64_t n_frames, int64_t n_segments, struct err *e);
+int store_delete(struct store *s, uint64_t id, struct err *e);
+
+// Segment k, after k - 1, in one transaction; only the newest tail is kept.
+int store_commit(struct store *s, const struct store_segment *g, struct err *e);
+// What segment `number` of `job` says: 1 or 0.
+int store_segment(struct store *s, uint64_t job, int64_t number, struct store_segment *g, struct err *e);
+
+int store_event(struct store *s, uint64_t job, const char *text, struct err *e);
+// The first event of `job` with a number above *number, which becomes its number: 1 or 0.
+int store_event_next(struct store *s, uint64_t job, int64_t *number, int64_t *at_s, const char **text, struct err *e);
+
+#endif

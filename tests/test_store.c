@@ -1,0 +1,242 @@
+// daemon/store: what was said is there after any end, in order, once; damaged and foreign files are sentences.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "daemon/store.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char folder[] = "/tmp/store-test-XXXXXX", place[64];
+
+static struct store *opened(void)
+{
+    struct err e = {0};
+    struct store *s = NULL;
+    if (store_open(&s, place, &e) < 0) fail_msg("%s", e.text);
+    return s;
+}
+
+static uint64_t added(struct store *s, const char *key)
+{
+    struct err e = {0};
+    uint64_t id = 0;
+    struct store_job j = {.key = key, .spec = "{\"seed\":1}", .state = "queued", .priority = 7};
+    if (store_add(s, &j, &id, &e) < 0) fail_msg("%s", e.text);
+    return id;
+}
+
+static void committed(struct store *s, uint64_t job, int64_t k)
+{
+    struct err e = {0};
+    char tail[40];
+    memset(tail, (int)k, sizeof tail);
+    struct store_segment g = {.job = job,
+                              .number = k,
+                              .frames = (k + 1) * 10,
+                              .media_bytes = (k + 1) * 1000,
+                              .tail = tail,
+                              .n_tail = sizeof tail,
+                              .denoise_ms = k,
+                              .drift = 0.5};
+    if (store_commit(s, &g, &e) < 0) fail_msg("%s", e.text);
+}
+
+static struct store_job got(struct store *s, uint64_t id)
+{
+    struct err e = {0};
+    struct store_job j;
+    int rc = store_get(s, id, &j, &e);
+    if (rc != 1) fail_msg("job %llu: %d %s", (unsigned long long)id, rc, e.text);
+    return j;
+}
+
+static void what_a_killed_process_has_said_is_there(void **state)
+{
+    (void)state;
+    int pipe_of[2];
+    assert_int_equal(pipe(pipe_of), 0);
+    pid_t pid = fork();
+    if (pid == 0) { // says what is done, then goes on until it is killed
+        struct store *s = opened();
+        struct err e = {0};
+        uint64_t id = added(s, "mine");
+        store_plan(s, id, 100000, 10000, &e);
+        for (int64_t k = 0; k < 10000; k++) {
+            committed(s, id, k);
+            if (write(pipe_of[1], &k, sizeof k) != sizeof k) _exit(1);
+        }
+        _exit(0);
+    }
+    int64_t last = -1, k;
+    while (last < 20 && read(pipe_of[0], &k, sizeof k) == sizeof k) last = k;
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    close(pipe_of[1]);
+    while (read(pipe_of[0], &k, sizeof k) == sizeof k) last = k;
+    close(pipe_of[0]);
+    struct store *s = opened();
+    struct err e = {0};
+    struct store_job j;
+    assert_int_equal(store_get_key(s, "mine", &j, &e), 1);
+    assert_true(j.segments == last + 1 || j.segments == last + 2); // one more may have been on its way
+    assert_int_equal(j.frames, j.segments * 10);
+    assert_int_equal(j.media_bytes, j.segments * 1000);
+    int64_t n = j.segments;
+    struct store_segment g;
+    assert_int_equal(store_segment(s, j.id, n - 1, &g, &e), 1);
+    assert_int_equal(g.n_tail, 40);
+    assert_int_equal(((const char *)g.tail)[39], (char)(n - 1));
+    assert_int_equal(store_segment(s, j.id, n - 2, &g, &e), 1); // only the newest tail is kept
+    assert_null(g.tail);
+    assert_int_equal(store_segment(s, j.id, n, &g, &e), 0);
+    store_remove(&s);
+    assert_int_not_equal(access(place, F_OK), 0);
+}
+
+static void segments_come_in_order_and_once(void **state)
+{
+    (void)state;
+    struct store *s = opened();
+    struct err e = {0};
+    uint64_t id = added(s, NULL), other = added(s, NULL);
+    assert_int_equal(store_plan(s, id, 30, 3, &e), 0);
+    assert_int_equal(store_plan(s, other, 30, 3, &e), 0);
+    committed(s, id, 0);
+    committed(s, other, 0);
+    committed(s, id, 1);
+    for (int64_t k = 0; k < 5; k++) {
+        struct store_segment g = {.job = id, .number = k, .frames = 1, .media_bytes = 1};
+        if (k == 2) continue;
+        assert_int_equal(store_commit(s, &g, &e), E_FATAL);
+        assert_non_null(strstr(e.text, "2 is due"));
+    }
+    struct store_segment g = {.job = 99, .number = 0, .frames = 1, .media_bytes = 1};
+    assert_int_equal(store_commit(s, &g, &e), E_FATAL); // of no job
+    assert_int_equal(got(s, id).segments, 2);
+    assert_int_equal(got(s, other).segments, 1);
+    assert_int_equal(store_delete(s, id, &e), 0);
+    assert_int_equal(store_segment(s, id, 0, &g, &e), 0);
+    assert_int_equal(got(s, other).segments, 1);
+    assert_true(added(s, NULL) > other); // a number is never given twice
+    store_remove(&s);
+}
+
+static void jobs_move_and_their_events_stay_bounded(void **state)
+{
+    (void)state;
+    struct store *s = opened();
+    struct err e = {0}, why = {0};
+    uint64_t id = added(s, "k");
+    struct store_job twice = {.key = "k", .spec = "{}", .state = "queued"}, j;
+    assert_int_equal(store_add(s, &twice, &id, &e), E_FATAL); // one job a key
+    err_set(&why, E_INPUT, "the picture is a poem");
+    assert_int_equal(store_move(s, id, "running", NULL, &e), 0);
+    assert_int_equal(got(s, id).ended_s, 0);
+    assert_int_equal(store_move(s, id, "failed", &why, &e), 0);
+    j = got(s, id);
+    assert_string_equal(j.state, "failed");
+    assert_string_equal(j.error, "the picture is a poem");
+    assert_int_equal(j.code, E_INPUT);
+    assert_int_equal(j.priority, 7);
+    assert_true(j.created_s > 1000000000 && j.ended_s >= j.created_s);
+    for (int i = 0; i < STORE_EVENTS_MAX + 5; i++) assert_int_equal(store_event(s, id, "x", &e), 0);
+    int64_t number = 0, at_s, n = 0;
+    const char *text;
+    while (store_event_next(s, id, &number, &at_s, &text, &e) == 1) n++;
+    assert_int_equal(n, STORE_EVENTS_MAX);
+    assert_int_equal(number, STORE_EVENTS_MAX + 7);
+    added(s, NULL);
+    uint64_t at = 0;
+    for (n = 0; store_next(s, at, &j, &e) == 1; at = j.id) n++;
+    assert_int_equal(n, 2);
+    store_close(&s);
+    s = opened();
+    assert_false(store_is_new(s));
+    assert_string_equal(got(s, id).error, "the picture is a poem");
+    store_remove(&s);
+}
+
+static void a_second_process_is_refused(void **state)
+{
+    (void)state;
+    struct store *s = opened(), *second = NULL;
+    struct err e = {0};
+    assert_true(store_is_new(s));
+    assert_int_equal(store_open(&second, place, &e), E_BUSY);
+    assert_non_null(strstr(e.text, "another process"));
+    added(s, NULL); // and the first does not mind
+    store_remove(&s);
+}
+
+static void shell(const char *format, const char *path)
+{
+    char line[512];
+    snprintf(line, sizeof line, format, path);
+    assert_int_equal(system(line), 0);
+}
+
+static void other_files_are_sentences(void **state)
+{
+    (void)state;
+    struct store *s = opened();
+    struct err e = {0};
+    added(s, NULL);
+    store_close(&s);
+    char path[128];
+    snprintf(path, sizeof path, "%s/store.db", place);
+    shell("sqlite3 %s 'PRAGMA user_version = 9'", path);
+    assert_int_equal(store_open(&s, place, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "format 9"));
+    shell("sqlite3 %s \"PRAGMA user_version = 1; INSERT INTO segments VALUES (1, 4, 5, 6, NULL, 0, 0, 0, 0, 0)\"",
+          path);
+    s = opened();
+    struct store_job j;
+    assert_int_equal(store_get(s, 1, &j, &e), E_FATAL);
+    assert_non_null(strstr(e.text, "job 1 has 5 of 0 segments"));
+    store_close(&s);
+    shell("rm -f %s-wal", path);
+    FILE *f = fopen(path, "w");
+    for (int i = 0; i < 9000; i++) fputc(i * 37 + 11, f);
+    fclose(f);
+    assert_int_equal(store_open(&s, place, &e), E_FATAL);
+    assert_non_null(strstr(e.text, "is damaged"));
+    shell("rm -r %s", place);
+    assert_int_equal(store_open(&s, "/proc/nowhere", &e), E_INPUT);
+    assert_non_null(strstr(e.text, "/proc/nowhere"));
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder)) return -1;
+    snprintf(place, sizeof place, "%s/store", folder);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    return rmdir(folder); // nothing is left
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_a_killed_process_has_said_is_there),
+        cmocka_unit_test(segments_come_in_order_and_once),
+        cmocka_unit_test(jobs_move_and_their_events_stay_bounded),
+        cmocka_unit_test(a_second_process_is_refused),
+        cmocka_unit_test(other_files_are_sentences),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
