@@ -1,49 +1,61 @@
-// One job at a time on one group, for now; the turn is written over the job and its group so that more of both change
-// the picking, not the walk.
+// Seats and jobs. A seat is a place for one group; a group keeps its weights and takes one job after another.
 //
 //   queued --> preparing (media are read on a thread) --> ready --> running --> finishing --> completed
 //
-// Running, each turn:  take all messages; OPEN once; the voice in pieces while the queue takes them; the next reference
-// picture on a thread; RUN when its tail and picture are there and at most one segment would be ahead of the film.
+// Each turn: jobs whose media are not read are prepared; each seat hears its group and says what is due (talk.h); each
+// free seat takes the job that sched_pick names; jobs that are rendered are finished on a thread.
 //
-// Frames are muxed where they arrive. The worker's credit comes back with each push, so what waits in memory is bounded
-// whatever the encoder's speed.
+// A group that is lost takes nothing with it: the job is ready again, and another group, or the next one on this seat,
+// goes on with it, after a pause that grows. After `attempts` losses without a committed segment between them the job
+// fails, and can be retried.
 //
-// A group that is lost takes nothing with it: the film has its frames, the job its tails, and the same RUN goes to the
-// next group, whose first frames the film then ignores. After `attempts` lost groups the job fails.
+// What must outlive this process goes to the store with the move: finishing, paused, and the ends. All else is read
+// back as `queued`, which is the ordinary way in.
 #include "daemon/dispatch.h"
 
+#include "daemon/sched.h"
+#include "daemon/talk.h"
 #include "proto/base/clock.h"
+#include "proto/base/hash.h"
 #include "proto/base/log.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { CREDIT = 32, PIECE = MSG_BLOB_MAX / sizeof(float) };
+enum { ATTEMPTS = 4, SEATS_MAX = 64 };
 
-// What was said to the group about the job.
-struct talk {
-    bool opened;
-    int speaker;      // of the next piece of voice
-    int64_t sample;   // likewise
-    int64_t next_run; // segment
+struct entry {
+    struct dispatch *d;
+    struct job *job;
+    int64_t waiting_since_ms;
+    uint64_t set;
+    // work under way
+    struct err error;
+    int rc;
+    struct reel *reel;
+    int64_t segment;
+    uint8_t *picture;
+};
+
+struct seat {
+    struct group *group;
+    uint64_t set;        // that the group was started with
+    struct entry *entry; // whose job it has, or NULL
+    struct talk talk;
+    bool said_bye;
 };
 
 struct dispatch {
     struct loop *loop;
     struct dispatch_options o;
-    struct job *job;
-    struct group *group;
-    struct talk talk;
-    bool said_bye;
-    struct msg *in, *out; // large
-    float *piece;         // [PIECE]
-    // work under way
-    struct err work_error;
-    int work_rc;
-    struct reel *work_reel;
-    int64_t work_segment;
-    uint8_t *work_picture;
+    struct entry **entry;
+    int n_entries;
+    struct seat seat[SEATS_MAX];
+    struct talk_room *room;
+    struct sched_job *waiting; // scratch, [n_entries]
+    struct entry **waiter;     // likewise
+    bool draining;
 };
 
 void dispatch_new(struct dispatch **out, struct loop *l, const struct dispatch_options *o)
@@ -52,11 +64,10 @@ void dispatch_new(struct dispatch **out, struct loop *l, const struct dispatch_o
     BUG_IF(!d, "no memory for the dispatcher");
     d->loop = l;
     d->o = *o;
-    if (!d->o.attempts) d->o.attempts = 1;
-    d->in = malloc(sizeof *d->in);
-    d->out = malloc(sizeof *d->out);
-    d->piece = malloc(PIECE * sizeof *d->piece);
-    BUG_IF(!d->in || !d->out || !d->piece, "no memory for the dispatcher");
+    if (d->o.attempts < 1) d->o.attempts = ATTEMPTS;
+    if (d->o.groups < 1) d->o.groups = 1;
+    if (d->o.groups > SEATS_MAX) d->o.groups = SEATS_MAX;
+    talk_room_new(&d->room);
     *out = d;
 }
 
@@ -64,375 +75,443 @@ void dispatch_free(struct dispatch **pd)
 {
     struct dispatch *d = *pd;
     if (!d) return;
-    group_end(&d->group);
-    free(d->in);
-    free(d->out);
-    free(d->piece);
-    free(d->work_picture);
+    for (int i = 0; i < d->o.groups; i++) group_end(&d->seat[i].group);
+    for (int i = 0; i < d->n_entries; i++) {
+        free(d->entry[i]->picture);
+        free(d->entry[i]);
+    }
+    talk_room_free(&d->room);
+    free(d->entry);
+    free(d->waiting);
+    free(d->waiter);
     free(d);
     *pd = NULL;
 }
 
+// ---- jobs
+
+// What decides which weights a group loads, and how.
+static uint64_t set_of(const struct job *j)
+{
+    const struct spec *s = j->spec;
+    struct hash h;
+    uint8_t bytes[HASH_BYTES];
+    uint64_t set;
+    const char *const text[] = {j->model->dir, s->dit, s->adapter, s->voice};
+    const int number[] = {s->n_speakers, s->dtype, s->threads, (int)s->r.parity, s->n_lora};
+    hash_init(&h);
+    for (int i = 0; i < 4; i++) hash_update(&h, text[i] ? text[i] : "", text[i] ? strlen(text[i]) + 1 : 1);
+    hash_update(&h, number, sizeof number);
+    for (int i = 0; i < s->n_lora; i++) {
+        hash_update(&h, s->lora[i], strlen(s->lora[i]) + 1);
+        hash_update(&h, &s->lora_scale[i], sizeof s->lora_scale[i]);
+    }
+    hash_final(&h, bytes);
+    memcpy(&set, bytes, sizeof set);
+    return set | 1; // 0 is none
+}
+
 void dispatch_add(struct dispatch *d, struct job *j)
 {
-    BUG_IF(d->job && !job_is_over(d->job), "a job is under way");
-    d->job = j;
+    struct entry *en = calloc(1, sizeof *en);
+    size_t n = (size_t)d->n_entries + 1;
+    d->entry = realloc(d->entry, n * sizeof *d->entry);
+    d->waiting = realloc(d->waiting, n * sizeof *d->waiting);
+    d->waiter = realloc(d->waiter, n * sizeof *d->waiter);
+    BUG_IF(!en || !d->entry || !d->waiting || !d->waiter, "no memory for a job");
+    *en = (struct entry){.d = d, .job = j, .waiting_since_ms = clock_ms(), .set = set_of(j)};
+    d->entry[d->n_entries++] = en;
 }
 
-static void changed(struct dispatch *d) { d->o.changed(d->o.ctx, d->job); }
-
-static void job_ends(struct dispatch *d, enum job_event event, const struct err *why)
+static struct entry *entry_of(const struct dispatch *d, const struct job *j, int *at)
 {
-    if (!job_move(d->job, event)) return;
-    if (why) d->job->why = *why;
-    group_end(&d->group);
-    changed(d);
+    for (int i = 0; i < d->n_entries; i++)
+        if (d->entry[i]->job == j) {
+            if (at) *at = i;
+            return d->entry[i];
+        }
+    BUG("job %llu is not the dispatcher's", (unsigned long long)j->id);
 }
 
-static void job_fails(struct dispatch *d, const struct err *why) { job_ends(d, JOB_FAIL, why); }
-
-void dispatch_cancel(struct dispatch *d, struct job *j)
+void dispatch_take(struct dispatch *d, struct job *j)
 {
-    if (d->job == j) job_ends(d, JOB_CANCEL, NULL);
+    int at = 0;
+    struct entry *en = entry_of(d, j, &at);
+    BUG_IF(j->busy || j->state == JOB_RUNNING, "job %llu is taken away while it runs", (unsigned long long)j->id);
+    memmove(d->entry + at, d->entry + at + 1, (size_t)(--d->n_entries - at) * sizeof(struct entry *));
+    free(en);
+}
+
+static void changed(struct dispatch *d, struct job *j) { d->o.changed(d->o.ctx, j); }
+
+static bool outlives(enum job_state s)
+{
+    return s == JOB_QUEUED || s == JOB_FINISHING || s == JOB_PAUSED || s == JOB_COMPLETED || s == JOB_FAILED ||
+           s == JOB_CANCELLED;
+}
+
+// False: there is no such move.
+static bool move(struct dispatch *d, struct job *j, enum job_event event)
+{
+    struct err e = {0};
+    if (!job_move(j, event)) return false;
+    const struct err *why = j->state == JOB_FAILED ? &j->why : NULL;
+    if (outlives(j->state) && store_move(d->o.store, j->id, job_state_name(j->state), why, &e) < 0)
+        log_error("store.failed", "job=%llu text=\"%s\"", (unsigned long long)j->id, e.text);
+    changed(d, j);
+    return true;
+}
+
+static struct seat *seat_of(struct dispatch *d, const struct entry *en)
+{
+    for (int i = 0; i < d->o.groups; i++)
+        if (d->seat[i].entry == en) return &d->seat[i];
+    return NULL;
+}
+
+// The job leaves its group, which stays.
+static void seat_leave(struct dispatch *d, struct entry *en)
+{
+    struct seat *s = seat_of(d, en);
+    if (!s) return;
+    talk_end(&s->talk, s->group, d->room);
+    s->entry = NULL;
+}
+
+static void fail(struct dispatch *d, struct entry *en, const struct err *why)
+{
+    seat_leave(d, en);
+    en->job->why = *why;
+    move(d, en->job, JOB_FAIL);
 }
 
 // ---- work beside the loop
 
 static void prepare_work(void *ctx)
 {
-    struct dispatch *d = ctx;
-    d->work_rc = reel_open(&d->work_reel, d->job->spec, d->job->model, d->o.self, &d->work_error);
+    struct entry *en = ctx;
+    const struct job *j = en->job;
+    struct reel_options o = {.self = en->d->o.self, .folder = j->folder, .frames = j->frames, .bytes = j->bytes};
+    en->rc = reel_open(&en->reel, j->spec, j->model, &o, &en->error);
+}
+
+// The plan that the media give must be the one by which segments were committed.
+static int plan_keep(struct dispatch *d, struct job *j, struct err *e)
+{
+    const struct reel_info *i = reel_info(j->reel);
+    if (j->committed == 0) {
+        j->n_frames = i->n_frames;
+        j->n_segments = i->n_segments;
+        return store_plan(d->o.store, j->id, i->n_frames, i->n_segments, e);
+    }
+    if (j->n_frames == i->n_frames && j->n_segments == i->n_segments) return 0;
+    return err_set(e, E_INPUT, "the inputs give %lld frames in %lld segments now, and gave %lld in %lld when it began",
+                   (long long)i->n_frames, (long long)i->n_segments, (long long)j->n_frames, (long long)j->n_segments);
 }
 
 static void prepare_done(void *ctx)
 {
-    struct dispatch *d = ctx;
-    d->job->busy = false;
-    d->job->reel = d->work_reel;
-    d->work_reel = NULL;
-    if (d->job->state != JOB_PREPARING) return; // cancelled meanwhile
-    if (d->work_rc < 0) {
-        job_fails(d, &d->work_error);
+    struct entry *en = ctx;
+    struct job *j = en->job;
+    j->busy = false;
+    j->reel = en->reel;
+    en->reel = NULL;
+    if (j->state != JOB_PREPARING || en->d->draining) return; // it was cancelled or paused meanwhile
+    if (en->rc >= 0) en->rc = plan_keep(en->d, j, &en->error);
+    if (en->rc < 0) {
+        fail(en->d, en, &en->error);
         return;
     }
-    job_move(d->job, JOB_PREPARED);
-    changed(d);
-}
-
-static void prepare(struct dispatch *d)
-{
-    job_move(d->job, JOB_PREPARE);
-    d->job->busy = true;
-    changed(d);
-    loop_work(d->loop, prepare_work, prepare_done, d);
+    move(en->d, j, JOB_PREPARED);
+    if (j->committed == j->n_segments) move(en->d, j, JOB_RENDERED);
 }
 
 static void picture_work(void *ctx)
 {
-    struct dispatch *d = ctx;
-    d->work_rc = reel_picture(d->job->reel, d->work_segment, d->work_picture, &d->work_error);
+    struct entry *en = ctx;
+    en->rc = reel_picture(en->job->reel, en->segment, en->picture, &en->error);
 }
 
 static void picture_done(void *ctx)
 {
-    struct dispatch *d = ctx;
-    struct job *j = d->job;
+    struct entry *en = ctx;
+    struct job *j = en->job;
     j->busy = false;
-    if (d->work_rc < 0) {
-        job_fails(d, &d->work_error);
+    if (en->rc < 0) {
+        fail(en->d, en, &en->error);
         return;
     }
     free(j->picture);
-    j->picture = d->work_picture;
-    j->picture_of = d->work_segment;
-    d->work_picture = NULL;
-}
-
-static void fetch_picture(struct dispatch *d, int64_t segment)
-{
-    const struct spec_render *r = &d->job->spec->r;
-    d->work_picture = malloc((size_t)r->h * (size_t)r->w * 3);
-    BUG_IF(!d->work_picture, "no memory for a picture");
-    d->work_segment = segment;
-    d->job->busy = true;
-    loop_work(d->loop, picture_work, picture_done, d);
+    j->picture = en->picture;
+    j->picture_of = en->segment;
+    en->picture = NULL;
 }
 
 static void finish_work(void *ctx)
 {
-    struct dispatch *d = ctx;
-    d->work_rc = reel_finish(d->job->reel, &d->work_error);
+    struct entry *en = ctx;
+    en->rc = reel_finish(en->job->reel, &en->error);
 }
 
 static void finish_done(void *ctx)
 {
-    struct dispatch *d = ctx;
-    d->job->busy = false;
-    if (d->work_rc < 0) {
-        job_fails(d, &d->work_error);
+    struct entry *en = ctx;
+    en->job->busy = false;
+    if (en->rc < 0) {
+        fail(en->d, en, &en->error);
         return;
     }
-    d->job->percent = 100;
-    job_move(d->job, JOB_FINISHED);
-    changed(d);
+    en->job->percent = 100;
+    move(en->d, en->job, JOB_FINISHED);
 }
 
-// ---- to the group
-
-static struct msg *message(struct dispatch *d, enum msg_kind kind)
+static void work(struct entry *en, void (*run)(void *ctx), void (*done)(void *ctx))
 {
-    memset(d->out, 0, sizeof *d->out);
-    d->out->kind = kind;
-    d->out->job = d->job->id;
-    return d->out;
+    en->job->busy = true;
+    en->error = (struct err){0};
+    loop_work(en->d->loop, run, done, en);
 }
 
-static int send_credit(struct dispatch *d, int n, struct err *e)
+static void picture_fetch(struct entry *en)
 {
-    struct msg *m = message(d, MSG_CREDIT);
-    m->credit = (uint32_t)n;
-    return group_send(d->group, m, e);
+    const struct job *j = en->job;
+    en->picture = malloc((size_t)j->spec->r.h * (size_t)j->spec->r.w * 3);
+    BUG_IF(!en->picture, "no memory for a picture");
+    en->segment = j->picture_wanted;
+    work(en, picture_work, picture_done);
 }
 
-static int send_open(struct dispatch *d, struct err *e)
+// What a job needs that is no group's business.
+static void entry_turn(struct dispatch *d, struct entry *en)
 {
-    const struct job *j = d->job;
-    const struct spec_render *r = &j->spec->r;
-    const struct reel_info *i = reel_info(j->reel);
-    size_t pixels = (size_t)r->h * (size_t)r->w;
-    struct msg *m = message(d, MSG_OPEN);
-    m->open.spec = *r;
-    m->open.n_samples = i->n_samples;
-    memcpy(m->open.voice_hash, i->voice_hash, sizeof m->open.voice_hash);
-    m->bulk[0] = (struct msg_bulk){reel_colour_picture(j->reel), pixels * 3};
-    m->bulk[1] = (struct msg_bulk){reel_masks(j->reel), reel_masks(j->reel) ? pixels * (size_t)r->n_speakers : 0};
-    m->n_bulk = 2;
-    int rc = group_send(d->group, m, e);
-    if (rc >= 0) rc = send_credit(d, CREDIT, e);
-    if (rc < 0) return rc;
-    d->talk = (struct talk){.opened = true, .next_run = j->committed};
-    return 0;
+    struct job *j = en->job;
+    if (j->busy || d->draining) return;
+    if (j->state == JOB_FINISHING)
+        work(en, finish_work, finish_done);
+    else if (j->state == JOB_RUNNING && j->picture_wanted != j->picture_of && j->picture_wanted >= j->committed)
+        picture_fetch(en);
 }
 
-static bool voice_is_sent(const struct dispatch *d) { return d->talk.speaker == d->job->spec->r.n_speakers; }
+// ---- seats
 
-static int send_voice(struct dispatch *d, struct err *e)
+static void tell_place(const struct job *j, struct err *e)
 {
-    int64_t n_samples = (int64_t)reel_info(d->job->reel)->n_samples;
-    while (!voice_is_sent(d)) {
-        int64_t n = n_samples - d->talk.sample < (int64_t)PIECE ? n_samples - d->talk.sample : (int64_t)PIECE;
-        int rc = reel_voice(d->job->reel, d->talk.speaker, d->piece, d->talk.sample, n, e);
-        if (rc < 0) return rc;
-        struct msg *m = message(d, MSG_BLOB);
-        m->blob.speaker = (uint32_t)d->talk.speaker;
-        m->blob.offset = (uint64_t)d->talk.sample * sizeof(float);
-        m->bulk[0] = (struct msg_bulk){d->piece, (size_t)n * sizeof(float)};
-        m->n_bulk = 1;
-        rc = group_send(d->group, m, e);
-        if (rc < 0) return rc;
-        d->talk.sample += n;
-        if (d->talk.sample < n_samples) continue;
-        d->talk.sample = 0;
-        d->talk.speaker++;
-    }
-    return 0;
-}
-
-static int send_run(struct dispatch *d, struct err *e)
-{
-    struct job *j = d->job;
-    int64_t k = d->talk.next_run;
-    if (k >= reel_info(j->reel)->n_segments || k > j->committed + 1) return 0;
-    if (j->picture_of != k) {
-        if (!j->busy) fetch_picture(d, k);
-        return 0;
-    }
-    struct plan_segment g = reel_segment(j->reel, k);
-    const struct job_tail *tail = g.first ? NULL : job_tail_of(j, k - 1);
-    if (!g.first && !tail) return 0;
-    struct msg *m = message(d, MSG_RUN);
-    m->run = (struct msg_run){.segment = k,
-                              .start = g.start,
-                              .keep_from = g.keep_from,
-                              .keep_to = g.keep_to,
-                              .first = g.first,
-                              .last = g.last};
-    m->bulk[0] = (struct msg_bulk){j->picture, (size_t)j->spec->r.h * (size_t)j->spec->r.w * 3};
-    m->bulk[1] = (struct msg_bulk){tail ? tail->bytes : NULL, tail ? tail->n : 0};
-    m->n_bulk = 2;
-    int rc = group_send(d->group, m, e);
-    if (rc >= 0) d->talk.next_run++;
-    return rc;
-}
-
-// ---- from the group
-
-static int on_frames(struct dispatch *d, const struct msg *m, struct err *e)
-{
-    struct job *j = d->job;
-    const struct msg_frames *f = &m->frames;
-    size_t bytes = (size_t)f->n * (size_t)j->spec->r.h * (size_t)j->spec->r.w * 3 / 2;
-    if (f->segment != j->committed || m->bulk[0].n != bytes || f->first > reel_frames(j->reel))
-        return err_set(e, E_LOST, "the worker sent frames %lld to %lld of segment %lld in %zu bytes, which do not fit",
-                       (long long)f->first, (long long)f->first + f->n - 1, (long long)f->segment + 1, m->bulk[0].n);
-    int rc = reel_push(j->reel, f->first, (int)f->n, m->bulk[0].data, e);
-    return rc < 0 ? rc : send_credit(d, (int)f->n, e);
-}
-
-static int on_done(struct dispatch *d, const struct msg_done *t, struct err *e)
-{
-    struct job *j = d->job;
-    if (t->segment != j->committed)
-        return err_set(e, E_LOST, "the worker ended segment %lld where segment %lld was due", (long long)t->segment + 1,
-                       (long long)j->committed + 1);
-    struct plan_segment g = reel_segment(j->reel, t->segment);
-    if (reel_frames(j->reel) != g.start + g.keep_to)
-        return err_set(e, E_LOST, "the worker ended segment %lld after frame %lld of %lld", (long long)t->segment + 1,
-                       (long long)reel_frames(j->reel), (long long)(g.start + g.keep_to));
-    int rc = reel_end_segment(j->reel, e);
-    if (rc < 0) return rc;
-    j->committed++;
-    j->condition_ms += t->condition_ms;
-    j->denoise_ms += t->denoise_ms;
-    j->decode_ms += t->decode_ms;
-    j->tail_ms += t->tail_ms;
-    if (t->drift > j->drift) j->drift = t->drift;
-    job_beat(j, "done", t->segment, 0, 0);
-    changed(d);
-    return 0;
-}
-
-static int on_message(struct dispatch *d, const struct msg *m, struct err *e)
-{
-    struct job *j = d->job;
-    bool known = m->job == j->id;
-    switch (m->kind) {
-    case MSG_HELLO:
-        log_debug("group.hello", "device=\"%s\" ranks=%u", m->hello.device, m->hello.ranks);
-        return 0;
-    case MSG_BEAT:
-        job_beat(j, m->beat.stage, m->beat.segment, m->beat.step, m->beat.n_steps);
-        changed(d);
-        return 0;
-    case MSG_TAIL:
-        if (known && m->tail_segment >= j->committed && m->tail_segment < d->talk.next_run)
-            job_tail_keep(j, m->tail_segment, m->bulk[0].data, m->bulk[0].n);
-        return 0;
-    case MSG_FRAMES:
-        return known ? on_frames(d, m, e) : 0;
-    case MSG_DONE:
-        return known ? on_done(d, &m->done, e) : 0;
-    case MSG_FAILED: // of job 0: its weights; and but for wrong input, it is the group that cannot go on
-        return known || m->job == 0 ? err_set(e, m->failed.code == E_INPUT ? E_INPUT : E_LOST, "%s", m->failed.text)
-                                    : 0;
-    default:
-        return 0;
-    }
-}
-
-// ---- the turn
-
-// A group is lost: another one takes the job, or the job fails with what is known.
-static void group_lost(struct dispatch *d, const struct err *why)
-{
-    struct job *j = d->job;
-    struct err e = *why;
     char at[96] = "";
     if (j->stage_segment >= 0)
         snprintf(at, sizeof at, "%s, segment %lld of %lld", j->stage, (long long)j->stage_segment + 1,
-                 (long long)reel_info(j->reel)->n_segments);
+                 (long long)j->n_segments);
     else if (j->stage[0])
         snprintf(at, sizeof at, "%s", j->stage);
     if (j->n_steps && j->stage_segment >= 0) {
         size_t n = strlen(at);
         snprintf(at + n, sizeof at - n, ", step %u of %u", j->step, j->n_steps);
     }
-    if (at[0]) err_set(&e, why->code, "%s (it was at: %s)", why->text, at);
-    if (++j->attempts >= d->o.attempts) {
-        job_fails(d, &e);
+    struct err was = *e;
+    if (at[0]) err_set(e, was.code, "%s (it was at: %s)", was.text, at);
+}
+
+// A group is lost: another one takes its job, or the job fails with what is known.
+static void group_lost(struct dispatch *d, struct seat *s, const struct err *why)
+{
+    struct err e = *why;
+    struct entry *en = s->entry;
+    bool came_up = group_is_known(s->group);
+    group_end(&s->group);
+    s->entry = NULL;
+    if (!en) {
+        log_warn("group.lost", "text=\"%s\"", e.text);
+        return;
+    }
+    struct job *j = en->job;
+    tell_place(j, &e);
+    j->attempts++;
+    if (j->attempts >= d->o.attempts && (came_up || !d->o.patient)) {
+        j->why = e;
+        move(d, j, JOB_FAIL);
         return;
     }
     log_warn("group.lost", "job=%llu text=\"%s\"", (unsigned long long)j->id, e.text);
-    group_end(&d->group);
-    job_move(j, JOB_LOSE_GROUP);
-    changed(d);
+    j->next_start_ms = clock_ms() + sched_pause_ms(j->attempts);
+    en->waiting_since_ms = clock_ms();
+    move(d, j, JOB_LOSE_GROUP);
 }
 
-// Takes all messages. Then whatever is wrong with the group.
-static int group_hear(struct dispatch *d, struct err *e)
+static void rendered(struct dispatch *d, struct entry *en)
 {
-    int rc = 0;
-    while (rc >= 0 && group_recv(d->group, d->in) > 0) rc = on_message(d, d->in, e);
-    return rc < 0 ? rc : group_check(d->group, e);
+    seat_leave(d, en);
+    move(d, en->job, JOB_RENDERED);
 }
 
-static int group_tell(struct dispatch *d, struct err *e)
+// Who is in `state` and has no work under way, into the scratch.
+static int gather(struct dispatch *d, enum job_state state)
 {
-    int rc = d->talk.opened ? 0 : send_open(d, e);
-    if (rc >= 0) rc = send_voice(d, e);
-    if (rc >= 0) rc = send_run(d, e);
-    return rc;
+    int n = 0;
+    for (int i = 0; i < d->n_entries; i++) {
+        struct entry *en = d->entry[i];
+        if (en->job->state != state || en->job->busy || (state == JOB_QUEUED && en->job->reel)) continue;
+        d->waiter[n] = en;
+        d->waiting[n++] = (struct sched_job){.id = en->job->id,
+                                             .priority = en->job->priority,
+                                             .waiting_since_ms = en->waiting_since_ms,
+                                             .not_before_ms = en->job->next_start_ms,
+                                             .set = en->set};
+    }
+    return n;
 }
 
-static void run_turn(struct dispatch *d)
+static bool has_free_seat(const struct dispatch *d)
+{
+    for (int i = 0; i < d->o.groups; i++)
+        if (!d->seat[i].entry) return true;
+    return false;
+}
+
+static void seat_turn(struct dispatch *d, struct seat *s)
 {
     struct err e = {0};
-    struct job *j = d->job;
-    int rc = group_hear(d, &e);
-    if (rc >= 0 && j->committed == reel_info(j->reel)->n_segments) {
-        group_send(d->group, message(d, MSG_CLOSE), NULL);
-        job_move(j, JOB_RENDERED);
-        changed(d);
+    struct entry *en = s->entry;
+    if (!en) {
+        if (!d->draining && talk_hear(s->group, d->room, &e) < 0) group_lost(d, s, &e);
         return;
     }
-    if (rc >= 0 && group_is_up(d->group)) rc = group_tell(d, &e);
-    if (rc >= 0) rc = group_hear(d, &e); // a send may have taken the descriptor's edge
-    if (rc == E_LOST) group_lost(d, &e);
-    if (rc == E_INPUT || rc == E_FATAL) job_fails(d, &e);
+    struct job *j = en->job;
+    bool yields = !has_free_seat(d) && sched_yields(j->priority, d->waiting, gather(d, JOB_READY), clock_ms());
+    int rc = talk_turn(&s->talk, s->group, d->o.store, d->room, yields || d->draining, &e);
+    if (s->talk.changed) changed(d, j);
+    s->talk.changed = false;
+    if (rc == E_LOST)
+        group_lost(d, s, &e);
+    else if (rc < 0)
+        fail(d, en, &e);
+    else if (talk_is_done(&s->talk))
+        rendered(d, en);
+    else if (yields && talk_is_idle(&s->talk) && s->talk.opened) {
+        seat_leave(d, en);
+        en->waiting_since_ms = clock_ms();
+        move(d, j, JOB_LOSE_GROUP);
+    }
 }
 
-static void start_group(struct dispatch *d)
+static int group_for(struct dispatch *d, struct seat *s, const struct job *j, struct err *e)
 {
-    struct err e = {0};
-    const struct job *j = d->job;
+    char log[4200];
+    int number = (int)(s - d->seat) + 1;
+    if (number == 1)
+        snprintf(log, sizeof log, "%s/worker.log", d->o.folder);
+    else
+        snprintf(log, sizeof log, "%s/worker-%d.log", d->o.folder, number);
     struct group_options o = {.worker = d->o.worker,
                               .spec = j->spec,
                               .model = j->model->dir,
-                              .log = reel_info(j->reel)->log,
-                              .cache = reel_info(j->reel)->folder,
+                              .log = log,
+                              .cache = d->o.folder,
                               .hello_ms = d->o.hello_ms,
                               .silence_ms = d->o.silence_ms,
                               .stall_ms = d->o.stall_ms};
-    d->talk = (struct talk){0};
-    if (group_start(&d->group, d->loop, &o, &e) < 0) {
-        job_fails(d, &e);
+    group_end(&s->group);
+    return group_start(&s->group, d->loop, &o, e);
+}
+
+static void seat_fill(struct dispatch *d, struct seat *s)
+{
+    struct err e = {0};
+    int n = gather(d, JOB_READY), at = sched_pick(d->waiting, n, s->set, clock_ms());
+    if (at < 0) return;
+    struct entry *en = d->waiter[at];
+    bool fits = s->group && s->set == en->set;
+    if (!fits && group_for(d, s, en->job, &e) < 0) {
+        fail(d, en, &e);
         return;
     }
-    job_move(d->job, JOB_START);
-    changed(d);
+    s->set = en->set;
+    s->entry = en;
+    s->said_bye = false;
+    talk_begin(&s->talk, en->job, d->room);
+    move(d, en->job, JOB_START);
+}
+
+// Media are read for a few jobs ahead of the groups, in the order in which groups will take them; a job that outweighs
+// all who wait is read at once.
+static void prepare_next(struct dispatch *d)
+{
+    int n_ahead = 0, heaviest = INT_MIN;
+    for (int i = 0; i < d->n_entries; i++) {
+        const struct job *j = d->entry[i]->job;
+        if (j->state != JOB_READY && j->state != JOB_PREPARING) continue;
+        n_ahead++;
+        if (j->priority > heaviest) heaviest = j->priority;
+    }
+    int n = gather(d, JOB_QUEUED), at = sched_pick(d->waiting, n, 0, clock_ms());
+    if (at < 0 || n_ahead > 4 * d->o.groups) return;
+    if (n_ahead > d->o.groups && !sched_yields(heaviest, &d->waiting[at], 1, clock_ms())) return;
+    move(d, d->waiter[at]->job, JOB_PREPARE);
+    work(d->waiter[at], prepare_work, prepare_done);
 }
 
 void dispatch_turn(struct dispatch *d)
 {
-    struct job *j = d->job;
-    if (!j) return;
-    if (j->state == JOB_QUEUED) prepare(d);
-    if (j->state == JOB_READY) start_group(d);
-    if (j->state == JOB_RUNNING) run_turn(d);
-    if (j->state == JOB_FINISHING && !j->busy) {
-        j->busy = true;
-        loop_work(d->loop, finish_work, finish_done, d);
-    }
+    if (!d->draining) prepare_next(d);
+    for (int i = 0; i < d->o.groups; i++)
+        if (d->seat[i].group) seat_turn(d, &d->seat[i]);
+    for (int i = 0; i < d->o.groups && !d->draining; i++)
+        if (!d->seat[i].entry) seat_fill(d, &d->seat[i]);
+    for (int i = 0; i < d->n_entries; i++) entry_turn(d, d->entry[i]); // what the seats have changed
+}
+
+// ---- orders from outside
+
+static int order(struct dispatch *d, struct job *j, enum job_event event, const char *what, struct err *e)
+{
+    struct entry *en = entry_of(d, j, NULL);
+    enum job_state was = j->state;
+    if (event == JOB_CANCEL || event == JOB_PAUSE) seat_leave(d, en);
+    if (!move(d, j, event))
+        return err_set(e, E_BUSY, "job %llu is %s and cannot be %s", (unsigned long long)j->id, job_state_name(was),
+                       what);
+    en->waiting_since_ms = clock_ms();
+    return 0;
+}
+
+int dispatch_cancel(struct dispatch *d, struct job *j, struct err *e)
+{
+    return order(d, j, JOB_CANCEL, "cancelled", e);
+}
+int dispatch_pause(struct dispatch *d, struct job *j, struct err *e) { return order(d, j, JOB_PAUSE, "paused", e); }
+int dispatch_resume(struct dispatch *d, struct job *j, struct err *e) { return order(d, j, JOB_RESUME, "resumed", e); }
+
+int dispatch_retry(struct dispatch *d, struct job *j, struct err *e)
+{
+    int rc = order(d, j, JOB_RETRY, "retried", e);
+    if (rc < 0) return rc;
+    j->attempts = 0;
+    j->next_start_ms = 0;
+    j->why = (struct err){0};
+    return 0;
 }
 
 bool dispatch_drain(struct dispatch *d)
 {
-    if (!d->group) return !d->job || !d->job->busy;
-    while (group_recv(d->group, d->in) > 0) continue;
-    if (!d->said_bye) {
-        struct msg *m = message(d, MSG_BYE);
-        m->job = 0;
-        d->said_bye = group_send(d->group, m, NULL) == 0;
+    bool gone = true;
+    d->draining = true;
+    for (int i = 0; i < d->n_entries; i++) {
+        struct entry *en = d->entry[i];
+        seat_leave(d, en);
+        if (en->job->busy) gone = false;
     }
-    return group_has_ended(d->group) && !d->job->busy;
+    for (int i = 0; i < d->o.groups; i++) {
+        struct seat *s = &d->seat[i];
+        if (!s->group) continue;
+        talk_hear(s->group, d->room, NULL);
+        if (!s->said_bye) talk_bye(s->group, d->room);
+        s->said_bye = true;
+        if (!group_has_ended(s->group)) gone = false;
+    }
+    return gone;
+}
+
+void dispatch_groups(const struct dispatch *d, int *n_up, int *n)
+{
+    *n_up = 0;
+    *n = d->o.groups;
+    for (int i = 0; i < d->o.groups; i++) *n_up += d->seat[i].group && group_is_up(d->seat[i].group);
 }

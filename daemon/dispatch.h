@@ -2,19 +2,23 @@
 // event that was missed costs a turn, not a job.
 //
 // Life: dispatch_new, dispatch_add, then loop_run; dispatch_free ends all groups. Jobs are the caller's and must
-// outlive the dispatcher; a job that is over (job_is_over) is not touched again.
+// outlive the dispatcher, or be taken from it first. What becomes of a job is in the store before `changed` tells.
 #ifndef DAEMON_DISPATCH_H
 #define DAEMON_DISPATCH_H
 
-#include "daemon/group.h"
 #include "daemon/job.h"
 #include "daemon/loop.h"
+#include "daemon/store.h"
 
 struct dispatch;
 
 struct dispatch_options {
-    const char *self, *worker;              // programs
-    int attempts;                           // groups a job may lose before it fails; 0: 1
+    const char *self, *worker; // programs
+    struct store *store;
+    const char *folder;                     // for groups' logs and working files
+    int groups;                             // at most so many at a time; 0: 1
+    int attempts;                           // groups in a row that a job may lose before it fails; 0: 4
+    bool patient;                           // a group that never came up is no loss of the job's
     int64_t hello_ms, silence_ms, stall_ms; // 0: group.h's
     // Whatever changed in a job: a state, a step, a segment.
     void (*changed)(void *ctx, struct job *j);
@@ -24,10 +28,20 @@ struct dispatch_options {
 void dispatch_new(struct dispatch **out, struct loop *l, const struct dispatch_options *o);
 void dispatch_free(struct dispatch **d);
 void dispatch_add(struct dispatch *d, struct job *j);
+// Forgets a job that is over and for which no work is under way.
+void dispatch_take(struct dispatch *d, struct job *j);
 void dispatch_turn(struct dispatch *d);
-// Ends a job where it is: its group is ended, its film closed.
-void dispatch_cancel(struct dispatch *d, struct job *j);
-// Says goodbye to the groups; true when all have gone and no work is under way.
+
+// E_BUSY: its state has no such move.
+int dispatch_cancel(struct dispatch *d, struct job *j, struct err *e);
+int dispatch_pause(struct dispatch *d, struct job *j, struct err *e);
+int dispatch_resume(struct dispatch *d, struct job *j, struct err *e); // a paused one
+int dispatch_retry(struct dispatch *d, struct job *j, struct err *e); // a failed or cancelled one, from where it stands
+
+// From now on nothing is begun and groups are told goodbye; what is committed stays. True when all have gone and no
+// work is under way.
 bool dispatch_drain(struct dispatch *d);
+// Groups that are up, and all.
+void dispatch_groups(const struct dispatch *d, int *n_up, int *n);
 
 #endif

@@ -201,6 +201,8 @@ int group_send(struct group *g, const struct msg *m, struct err *e)
     return rc == E_LOST ? E_BUSY : rc; // it has closed its end: why, is known when its process has ended
 }
 
+bool group_is_known(const struct group *g) { return g->has_peer; }
+
 bool group_is_up(const struct group *g) { return g->has_peer && !g->said_bye && !loop_child_end(g->child).ended; }
 
 bool group_has_ended(const struct group *g) { return loop_child_end(g->child).ended; }

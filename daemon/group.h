@@ -35,7 +35,8 @@ int group_recv(struct group *g, struct msg *m);
 // 0, or E_BUSY: its queue is full, or it is gone and group_check will say so.
 int group_send(struct group *g, const struct msg *m, struct err *e);
 
-bool group_is_up(const struct group *g); // it said HELLO and has not gone
+bool group_is_known(const struct group *g); // it said HELLO
+bool group_is_up(const struct group *g);    // it said HELLO and has not gone
 // After all messages are taken: 0, or E_LOST with what became of it: ended, silent, stalled, never called.
 int group_check(struct group *g, struct err *e);
 bool group_has_ended(const struct group *g);

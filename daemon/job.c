@@ -17,12 +17,17 @@ static const struct move {
     {JOB_RUNNING, JOB_RENDERED, JOB_FINISHING}, {JOB_FINISHING, JOB_FINISHED, JOB_COMPLETED},
     {JOB_PREPARING, JOB_FAIL, JOB_FAILED},      {JOB_READY, JOB_FAIL, JOB_FAILED},
     {JOB_RUNNING, JOB_FAIL, JOB_FAILED},        {JOB_FINISHING, JOB_FAIL, JOB_FAILED},
-    {JOB_QUEUED, JOB_CANCEL, JOB_CANCELLED},    {JOB_PREPARING, JOB_CANCEL, JOB_CANCELLED},
-    {JOB_READY, JOB_CANCEL, JOB_CANCELLED},     {JOB_RUNNING, JOB_CANCEL, JOB_CANCELLED},
+    {JOB_READY, JOB_RENDERED, JOB_FINISHING},   {JOB_QUEUED, JOB_PAUSE, JOB_PAUSED},
+    {JOB_PREPARING, JOB_PAUSE, JOB_PAUSED},     {JOB_READY, JOB_PAUSE, JOB_PAUSED},
+    {JOB_RUNNING, JOB_PAUSE, JOB_PAUSED},       {JOB_PAUSED, JOB_RESUME, JOB_QUEUED},
+    {JOB_FAILED, JOB_RETRY, JOB_QUEUED},        {JOB_CANCELLED, JOB_RETRY, JOB_QUEUED},
+    {JOB_PAUSED, JOB_CANCEL, JOB_CANCELLED},    {JOB_QUEUED, JOB_CANCEL, JOB_CANCELLED},
+    {JOB_PREPARING, JOB_CANCEL, JOB_CANCELLED}, {JOB_READY, JOB_CANCEL, JOB_CANCELLED},
+    {JOB_RUNNING, JOB_CANCEL, JOB_CANCELLED},
 };
 
-static const char *const names[JOB_STATES] = {"queued",    "preparing", "ready",  "running",
-                                              "finishing", "completed", "failed", "cancelled"};
+static const char *const names[JOB_STATES] = {"queued", "preparing", "ready",  "running",  "finishing",
+                                              "paused", "completed", "failed", "cancelled"};
 
 const char *job_state_name(enum job_state s) { return names[s]; }
 
@@ -42,15 +47,58 @@ bool job_move(struct job *j, enum job_event event)
     return false;
 }
 
-void job_init(struct job *j, uint64_t id, struct spec *spec, const struct model *model)
+void job_init(struct job *j, uint64_t id, struct spec *spec, const struct model *model, const char *folder)
 {
     *j = (struct job){.id = id,
                       .spec = spec,
                       .model = model,
                       .picture_of = -1,
+                      .picture_wanted = -1,
                       .stage_segment = -1,
                       .tail = {{.segment = -1}, {.segment = -1}},
                       .begun_ms = clock_ms()};
+    snprintf(j->folder, sizeof j->folder, "%s", folder);
+}
+
+int job_load(struct job *j, struct store *s, struct err *e)
+{
+    struct store_job row;
+    int rc = store_get(s, j->id, &row, e);
+    BUG_IF(rc == 0, "job %llu is not in the store", (unsigned long long)j->id);
+    if (rc < 0) return rc;
+    j->committed = row.segments;
+    j->frames = row.frames;
+    j->bytes = row.media_bytes;
+    j->n_frames = row.n_frames;
+    j->n_segments = row.n_segments;
+    for (int64_t k = 0; k < j->committed; k++) {
+        struct store_segment g;
+        rc = store_segment(s, j->id, k, &g, e);
+        if (rc < 0) return rc;
+        if (rc == 0)
+            return err_set(e, E_FATAL, "the store is damaged: it lacks segment %lld of job %llu", (long long)k,
+                           (unsigned long long)j->id);
+        j->condition_ms += g.condition_ms;
+        j->denoise_ms += g.denoise_ms;
+        j->decode_ms += g.decode_ms;
+        j->tail_ms += g.tail_ms;
+        if (g.drift > j->drift) j->drift = g.drift;
+        if (g.n_tail > 0) job_tail_keep(j, k, g.tail, g.n_tail);
+    }
+    return 0;
+}
+
+bool job_let_go(struct job *j)
+{
+    bool kept = j->reel && reel_abandon(j->reel);
+    reel_close(&j->reel);
+    free(j->picture);
+    j->picture = NULL;
+    j->picture_of = j->picture_wanted = -1;
+    j->stage[0] = 0;
+    j->stage_segment = -1;
+    j->step = j->n_steps = 0;
+    return kept;
 }
 
 void job_release(struct job *j)

@@ -3,6 +3,7 @@
 #define DAEMON_JOB_H
 
 #include "daemon/reel.h"
+#include "daemon/store.h"
 #include "proto/spec.h"
 
 enum job_state {
@@ -11,6 +12,7 @@ enum job_state {
     JOB_READY,     // waits for a group
     JOB_RUNNING,
     JOB_FINISHING, // all is rendered; the delivered file is being written
+    JOB_PAUSED,    // holds nothing; what is committed stays
     JOB_COMPLETED,
     JOB_FAILED,
     JOB_CANCELLED,
@@ -24,6 +26,9 @@ enum job_event {
     JOB_RENDERED,
     JOB_FINISHED,
     JOB_FAIL,
+    JOB_PAUSE,
+    JOB_RESUME,
+    JOB_RETRY,
     JOB_CANCEL,
     JOB_EVENTS,
 };
@@ -37,16 +42,22 @@ struct job_tail {
 struct job {
     uint64_t id;
     enum job_state state;
-    struct spec *spec;         // the caller's
-    const struct model *model; // likewise
-    struct reel *reel;         // from READY on
-    struct err why;            // of FAILED
-    bool busy;                 // work is under way for it on another thread
-    int attempts;              // groups that were lost
-    int64_t committed;         // segments that are in the film
-    struct job_tail tail[2];   // of segment i in tail[i % 2]: of the last committed one and of the one under way
-    uint8_t *picture;          // the reference picture of segment `picture_of`
-    int64_t picture_of;        // -1: none
+    int priority;
+    struct spec *spec;            // the caller's
+    const struct model *model;    // likewise
+    char folder[4096];            // for its film and other files
+    struct reel *reel;            // from READY on
+    struct err why;               // of FAILED
+    bool busy;                    // work is under way for it on another thread
+    int attempts;                 // groups that were lost since the last committed segment
+    int64_t next_start_ms;        // no group is started for it before
+    int64_t committed;            // segments that are in the film, on disk
+    int64_t frames, bytes;        // of the film, with them
+    int64_t n_frames, n_segments; // planned, 0: not yet
+    struct job_tail tail[2];      // of segment i in tail[i % 2]: of the last committed one and of the one under way
+    uint8_t *picture;             // the reference picture of segment `picture_of`
+    int64_t picture_of;           // -1: none
+    int64_t picture_wanted;       // by its group
     // what its group said last
     char stage[32];
     int64_t stage_segment;
@@ -65,7 +76,11 @@ const char *job_state_name(enum job_state s);
 // Completed, failed or cancelled.
 bool job_is_over(const struct job *j);
 
-void job_init(struct job *j, uint64_t id, struct spec *spec, const struct model *model);
+void job_init(struct job *j, uint64_t id, struct spec *spec, const struct model *model, const char *folder);
+// What the store knows of it: where it stands, and the tail to go on from.
+int job_load(struct job *j, struct store *s, struct err *e);
+// Lets its media and its film go, for a job that holds no group and has no work under way. True: a film stays.
+bool job_let_go(struct job *j);
 // Frees what it holds; the film must be finished or abandoned.
 void job_release(struct job *j);
 

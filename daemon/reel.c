@@ -1,8 +1,8 @@
 // From a spec to media: the source decides the size, the voice decides the length, and what cannot be is refused before
 // any weight is read.
 //
-// Order matters for whoever waits: the folder first (can it be written to?), then the picture (fast), then the voice
-// (decoded whole), then the masks, then the film. Each failure undoes what was before it.
+// Order matters for whoever waits: first the picture (fast), then the voice (decoded whole), then the masks, then the
+// film.
 #include "daemon/reel.h"
 
 #include "daemon/media/masks.h"
@@ -11,23 +11,17 @@
 #include "daemon/media/speaker.h"
 #include "daemon/media/voice.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 struct reel {
     struct reel_info info;
     struct spec *spec;
+    const struct reel_options *o; // while it opens
     char *output;
-    int lock;
-    bool made; // the folder is ours, not left by an earlier run
     struct source *source;
     struct source_info source_info;
     struct voice *voice;
@@ -37,51 +31,6 @@ struct reel {
     struct mux *mux;
     int64_t n_made; // frames, once the film is closed
 };
-
-// ---- the private folder
-
-static void folder_of(const char *output, char *folder, size_t n) { snprintf(folder, n, "%s.longtake", output); }
-
-static void folder_remove(const char *folder)
-{
-    DIR *dir = opendir(folder);
-    if (!dir) return;
-    for (struct dirent *d; (d = readdir(dir));)
-        if (strcmp(d->d_name, ".") && strcmp(d->d_name, "..")) unlinkat(dirfd(dir), d->d_name, 0);
-    closedir(dir);
-    rmdir(folder);
-}
-
-void reel_remove_folder(const char *output)
-{
-    char folder[4096], growing[4200];
-    struct stat st;
-    folder_of(output, folder, sizeof folder);
-    snprintf(growing, sizeof growing, "%s/film.mp4", folder);
-    if (stat(growing, &st) < 0 || st.st_size == 0) folder_remove(folder);
-}
-
-static int folder_open(struct reel *r, struct err *e)
-{
-    char lock[4200];
-    struct reel_info *i = &r->info;
-    folder_of(r->output, i->folder, sizeof i->folder);
-    snprintf(i->growing, sizeof i->growing, "%s/film.mp4", i->folder);
-    snprintf(i->log, sizeof i->log, "%s/worker.log", i->folder);
-    snprintf(lock, sizeof lock, "%s/lock", i->folder);
-    r->made = mkdir(i->folder, 0700) == 0;
-    if (!r->made && errno != EEXIST)
-        return err_set(e, E_INPUT, "-o %s: cannot write there: %s; choose another folder", r->output, strerror(errno));
-    r->lock = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (r->lock < 0)
-        return err_set(e, E_INPUT, "-o %s: cannot write in %s: %s; choose another folder", r->output, i->folder,
-                       strerror(errno));
-    if (flock(r->lock, LOCK_EX | LOCK_NB) == 0) return 0;
-    close(r->lock);
-    r->lock = -1;
-    return err_set(e, E_INPUT, "-o %s: another render is writing it; wait for that one or choose another name",
-                   r->output);
-}
 
 // ---- opening
 
@@ -126,7 +75,7 @@ static int open_voice(struct reel *r, const char *self, struct err *e)
 {
     struct spec *s = r->spec;
     struct voice_options o = {.self = self,
-                              .folder = r->info.folder,
+                              .folder = r->o->folder,
                               .audio = {s->audio[0], s->audio[1]},
                               .n_speakers = s->n_speakers,
                               .audio_type = s->audio_type,
@@ -184,7 +133,7 @@ static int make_masks(struct reel *r, const char *self, struct err *e)
 static int check_room(const struct reel *r, struct err *e)
 {
     struct statvfs v;
-    if (statvfs(r->info.folder, &v) < 0) return 0; // writing will tell
+    if (statvfs(r->o->folder, &v) < 0) return 0; // writing will tell
     double pixels = (double)r->spec->r.h * r->spec->r.w * (double)r->info.n_frames, mb = 1e6;
     double sound = (double)r->info.n_frames / 25 * 12000 * r->voice_info.mux_channels;
     double need = 2 * (pixels / 32 + sound), has = (double)v.f_bavail * (double)v.f_frsize;
@@ -208,15 +157,17 @@ static int open_film(struct reel *r, struct err *e)
                             .audio = r->voice,
                             .rate = r->voice_info.mux_rate,
                             .channels = r->voice_info.mux_channels,
-                            .n_audio = r->voice_info.n_mux};
+                            .n_audio = r->voice_info.n_mux,
+                            .resume_frames = r->o->frames,
+                            .resume_bytes = r->o->bytes};
     return mux_open(&r->mux, &o, e);
 }
 
-static int reel_fill(struct reel *r, const struct model *m, const char *self, struct err *e)
+static int reel_fill(struct reel *r, const struct model *m, struct err *e)
 {
     struct spec *s = r->spec;
+    const char *self = r->o->self;
     int rc = mux_check_path(r->output, e);
-    if (rc >= 0) rc = folder_open(r, e);
     if (rc >= 0) rc = open_source(r, m, self, e);
     if (rc >= 0) rc = open_voice(r, self, e);
     if (rc >= 0) rc = measure_video(r, e);
@@ -232,23 +183,24 @@ static int reel_fill(struct reel *r, const struct model *m, const char *self, st
     return rc;
 }
 
-int reel_open(struct reel **out, struct spec *s, const struct model *m, const char *self, struct err *e)
+int reel_open(struct reel **out, struct spec *s, const struct model *m, const struct reel_options *o, struct err *e)
 {
     struct reel *r = calloc(1, sizeof *r);
     BUG_IF(!r, "no memory for a job's media");
     r->spec = s;
-    r->lock = -1;
+    r->o = o;
+    snprintf(r->info.growing, sizeof r->info.growing, "%s/film.mp4", o->folder);
     r->output = strdup(s->output);
     BUG_IF(!r->output, "no memory for a job's media");
     notice_lines(r, s->notices);
-    int rc = reel_fill(r, m, self, e);
-    if (rc >= 0) {
-        *out = r;
-        return 0;
+    int rc = reel_fill(r, m, e);
+    r->o = NULL;
+    if (rc < 0) {
+        reel_close(&r);
+        return rc;
     }
-    if (r->made) folder_remove(r->info.folder);
-    reel_close(&r);
-    return rc;
+    *out = r;
+    return 0;
 }
 
 // ---- for the worker
@@ -275,7 +227,12 @@ int reel_push(struct reel *r, int64_t first, int n, const uint8_t *yuv, struct e
     return mux_push(r->mux, first, n, yuv, e);
 }
 
-int reel_end_segment(struct reel *r, struct err *e) { return mux_end_segment(r->mux, e); }
+int reel_end_segment(struct reel *r, int64_t *bytes, struct err *e)
+{
+    int rc = mux_end_segment(r->mux, e);
+    if (rc >= 0) *bytes = mux_bytes(r->mux);
+    return rc;
+}
 
 int64_t reel_frames(const struct reel *r) { return r->mux ? mux_frames(r->mux) : r->n_made; }
 
@@ -285,8 +242,14 @@ int reel_finish(struct reel *r, struct err *e)
     if (rc < 0) return rc;
     r->mux = NULL;
     r->n_made = r->info.n_frames;
-    folder_remove(r->info.folder);
     return 0;
+}
+
+bool reel_is_delivered(const char *folder, const char *output)
+{
+    char growing[4200];
+    snprintf(growing, sizeof growing, "%s/film.mp4", folder);
+    return access(growing, F_OK) < 0 && access(output, F_OK) == 0;
 }
 
 bool reel_abandon(struct reel *r)
@@ -296,7 +259,6 @@ bool reel_abandon(struct reel *r)
     bool worth = r->n_made > 0;
     mux_abort(r->mux, worth);
     r->mux = NULL;
-    if (!worth) folder_remove(r->info.folder);
     return worth;
 }
 
@@ -307,7 +269,6 @@ void reel_close(struct reel **pr)
     if (r->mux) mux_abort(r->mux, true);
     source_close(r->source);
     voice_close(r->voice);
-    if (r->lock >= 0) close(r->lock);
     free(r->colour);
     free(r->masks);
     free(r->output);

@@ -99,7 +99,10 @@ static int store_fail(const struct store *s, const char *what, struct err *e)
 {
     int rc = sqlite3_errcode(s->db);
     if (rc == SQLITE_FULL || sqlite3_system_errno(s->db) == ENOSPC)
-        return err_set(e, E_FATAL, "the store %s cannot %s: no space left on the disk", s->folder, what);
+        return err_set(e, E_FATAL, "the store %s cannot %s: no space left on the disk; free some", s->folder, what);
+    if (sqlite3_system_errno(s->db) != 0 && rc != SQLITE_CORRUPT && rc != SQLITE_CONSTRAINT)
+        return err_set(e, E_FATAL, "the store %s cannot %s: %s", s->folder, what,
+                       strerror(sqlite3_system_errno(s->db)));
     if (rc == SQLITE_CORRUPT || rc == SQLITE_NOTADB)
         return err_set(e, E_FATAL, "the store %s is damaged: %s; move it away to begin anew", s->folder,
                        sqlite3_errmsg(s->db));
@@ -247,11 +250,16 @@ void store_remove(struct store **ps)
     char folder[PATH_SIZE];
     snprintf(folder, sizeof folder, "%s", (*ps)->folder);
     store_close(ps);
-    DIR *dir = opendir(folder);
-    if (!dir) return;
-    for (struct dirent *d; (d = readdir(dir));)
-        if (strcmp(d->d_name, ".") && strcmp(d->d_name, "..")) unlinkat(dirfd(dir), d->d_name, 0);
-    closedir(dir);
+    // The database last: whoever is killed amid this finds the job's end in it.
+    for (int last = 0; last < 2; last++) {
+        DIR *dir = opendir(folder);
+        if (!dir) return;
+        for (struct dirent *d; (d = readdir(dir));) {
+            bool own = !strncmp(d->d_name, "store.db", 8) || !strcmp(d->d_name, "lock");
+            if (own == last && strcmp(d->d_name, ".") && strcmp(d->d_name, "..")) unlinkat(dirfd(dir), d->d_name, 0);
+        }
+        closedir(dir);
+    }
     rmdir(folder);
 }
 

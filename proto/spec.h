@@ -84,6 +84,8 @@ int spec_set(struct spec *s, const char *what, const char *from, const char *key
 // A job file: the published program's JSON, or the same keys and any flag's name in YAML or JSON.
 int spec_read_file(struct spec *s, const char *path, struct err *e);
 int spec_read_tree(struct spec *s, const char *what, const json_t *tree, struct err *e);
+// The tree that spec_read_tree makes this spec of. The caller owns it (json_decref).
+json_t *spec_write(const struct spec *s);
 // Applies the model's defaults and checks everything that needs no media.
 int spec_resolve(struct spec *s, const struct model *m, struct err *e);
 

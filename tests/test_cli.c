@@ -465,25 +465,26 @@ static void a_worker_that_fails_is_told_and_its_film_kept(void **state)
     (void)state;
     static const struct {
         const char *trouble, *says;
+        int status;
         int least, most; // frames that stay
     } cases[] = {
-        {"die:3", "the worker was killed (signal 9)", 41, 53},
-        {"exit:2", "the worker ended (status 3); its last words: cannot go on: the roof is leaking", 29, 41},
-        {"silent:2", "the worker has been silent for", 29, 41},
-        {"stall:1", "the worker has not got on for", 17, 29},
-        {"garbage:1", "which do not fit", 17, 29},
-        {"short:1", "the worker ended segment 2 after frame 23 of 29", 23, 23},
-        {"fail:2", "segment refused: the words are too long", 29, 41},
-        {"die:0", "it was at: ", 0, 17},
-        {"mute", "the worker did not call within", 0, 0},
-        {"load", "the tensor blocks.0 is missing", 0, 0},
-        {"bye", "the weights are for another model", 0, 0},
+        {"die:3", "the worker was killed (signal 9)", 75, 41, 53},
+        {"exit:2", "the worker ended (status 3); its last words: cannot go on: the roof is leaking", 75, 29, 41},
+        {"silent:2", "the worker has been silent for", 75, 29, 41},
+        {"stall:1", "the worker has not got on for", 75, 17, 29},
+        {"garbage:1", "which do not fit", 75, 17, 29},
+        {"short:1", "the worker ended segment 2 after frame 23 of 29", 75, 23, 23},
+        {"fail:2", "segment refused: the words are too long", 1, 29, 41},
+        {"die:0", "it was at: ", 75, 0, 17},
+        {"mute", "the worker did not call within", 75, 0, 0},
+        {"load", "the tensor blocks.0 is missing", 1, 0, 0},
+        {"bye", "the weights are for another model", 75, 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         bool stall = strncmp(cases[i].trouble, "stall", 5) == 0;
-        const struct ran *r = RUN_WITH(cases[i].trouble, GOOD, "-o", "@bad.mp4", "--json", "--hello-ms", "4000",
-                                       "--stall-ms", stall ? "2000" : "60000");
-        if (r->status != 1 || !strstr(r->err, cases[i].says))
+        const struct ran *r = RUN_WITH(cases[i].trouble, GOOD, "-o", "@bad.mp4", "--json", "--hello-ms", "2000",
+                                       "--stall-ms", stall ? "1000" : "60000", "--attempts", "2");
+        if (r->status != cases[i].status || !strstr(r->err, cases[i].says))
             fail_msg("%s: status %d, %s", cases[i].trouble, r->status, r->err);
         assert_false(exists(in_folder("bad.mp4")));
         json_t *o = result(r);
@@ -557,13 +558,15 @@ static void interrupts_end_cleanly_and_kills_leave_what_plays(void **state)
     static const struct {
         int signum, status;
     } cases[] = {{SIGINT, 130}, {SIGTERM, 75}, {SIGKILL, -SIGKILL}};
+    static const char *const seeds[] = {"1", "2", "3"};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         static struct ran r;
         char trouble[400];
         const char *log = in_folder("interrupt.log"), *partial = in_folder("stop.mp4.longtake/film.mp4");
         unlink(log);
         snprintf(trouble, sizeof trouble, "step:150,log:%s", log);
-        pid_t pid = begin((const char *const[]){GOOD, "-o", "@stop.mp4", NULL}, trouble);
+        pid_t pid = begin((const char *const[]){GOOD, "-o", "@stop.mp4", "--seed", seeds[i], "--overwrite", NULL},
+                          trouble); // another seed: begun anew
         wait_for_text(in_folder("stderr"), "segment 2/15 done");
         kill(pid, cases[i].signum);
         finish(pid, &r);
@@ -573,10 +576,57 @@ static void interrupts_end_cleanly_and_kills_leave_what_plays(void **state)
         assert_true(film_frames(partial) >= 29);
         if (cases[i].signum != SIGKILL) assert_non_null(strstr(r.err, partial));
     }
-    // the next run takes the name, and the rest of the last one with it
-    succeeded(RUN(GOOD, "-o", "@stop.mp4"));
+    // another command is refused, the same one goes on
+    const struct ran *other = RUN(GOOD, "-o", "@stop.mp4", "--seed", "4");
+    assert_int_equal(other->status, 2);
+    assert_non_null(strstr(other->err, "its seed was another; give the same command to go on, or --overwrite"));
+    const struct ran *same = RUN(GOOD, "-o", "@stop.mp4", "--seed", "3");
+    succeeded(same);
+    assert_non_null(strstr(same->err, "goes on after segment "));
     assert_int_equal(film_frames(in_folder("stop.mp4")), 178);
     assert_false(exists(in_folder("stop.mp4.longtake")));
+}
+
+// An interrupted render, interrupted again, is the one that nobody disturbed; what changed is named.
+static void the_same_command_goes_on_to_the_same_bytes(void **state)
+{
+    (void)state;
+    static const struct {
+        int signum;
+        const char *at;          // when
+    } cuts[] = {{SIGKILL, NULL}, // as soon as there is a store
+                {SIGINT, "segment 1/15 done"},
+                {SIGKILL, "segment 3/15 done"},
+                {SIGTERM, "segment 9/15"},
+                {SIGKILL, "segment 14/15 done"},
+                {SIGKILL, "segment 15/15"}};
+    succeeded(RUN(GOOD, "-o", "@undisturbed.mp4", "--seed", "-1", "--json"));
+    const struct ran *r = RUN(GOOD, "-o", "@undisturbed.mp4", "--overwrite", "--seed", "5");
+    succeeded(r);
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        static struct ran ended;
+        pid_t pid = begin((const char *const[]){GOOD, "-o", "@disturbed.mp4", "--seed", "5", NULL}, "step:40");
+        if (cuts[i].at)
+            wait_for_text(in_folder("stderr"), cuts[i].at);
+        else
+            wait_for(in_folder("disturbed.mp4.longtake/store.db"));
+        kill(pid, cuts[i].signum);
+        finish(pid, &ended);
+    }
+    const char *const changes[][2] = {{"--crf", "20"}, {"--prompt", "other"}, {"--audio", VOICE2}, {"--threads", "3"}};
+    bool stands = exists(in_folder("disturbed.mp4.longtake")); // the last kill may have come too late
+    for (size_t i = 0; stands && i < sizeof changes / sizeof *changes; i++) {
+        r = RUN(GOOD, "-o", "@disturbed.mp4", "--seed", "5", changes[i][0], changes[i][1]);
+        assert_int_equal(r->status, 2);
+        char want[64];
+        snprintf(want, sizeof want, "its %s was another", changes[i][0] + 2);
+        if (!strstr(r->err, want)) fail_msg("%s", r->err);
+    }
+    if (stands) succeeded(RUN(GOOD, "-o", "@disturbed.mp4", "--seed", "-1")); // chance is content with what it was
+    assert_false(exists(in_folder("disturbed.mp4.longtake")));
+    assert_true(file_sum(in_folder("disturbed.mp4")) == file_sum(in_folder("undisturbed.mp4")));
+    r = RUN(GOOD, "-o", "@disturbed.mp4", "--seed", "5"); // and now it is a film as any other
+    assert_int_equal(r->status, 2);
 }
 
 // Neither the person who stops it nor a sleeping machine makes a worker silent.
@@ -612,8 +662,8 @@ static void nothing_is_left_in_tmp(void **state)
 {
     (void)state;
     char line[300];
-    // the sockets' folders, but for that of the render that was killed
-    snprintf(line, sizeof line, "test $(ls -d %s/longtake-* 2>/dev/null | wc -l) -le 1", folder);
+    // the sockets' folders, but for those of renders that were killed
+    snprintf(line, sizeof line, "test $(ls -d %s/longtake-* 2>/dev/null | wc -l) -le 6", folder);
     assert_int_equal(system(line), 0);
 }
 
@@ -666,6 +716,7 @@ int main(void)
         cmocka_unit_test(a_worker_that_fails_is_told_and_its_film_kept),
         cmocka_unit_test(another_group_goes_on_and_the_bytes_are_the_same),
         cmocka_unit_test(interrupts_end_cleanly_and_kills_leave_what_plays),
+        cmocka_unit_test(the_same_command_goes_on_to_the_same_bytes),
         cmocka_unit_test(a_pause_of_the_coordinator_is_no_silence),
         cmocka_unit_test(two_renders_of_one_name_are_one_too_many),
         cmocka_unit_test(nothing_is_left_in_tmp),

@@ -187,6 +187,49 @@ static void wrong_json_is_refused(void **state)
     }
 }
 
+static void same_tree(const struct spec *s)
+{
+    struct spec again;
+    struct err e = {0};
+    json_t *tree = spec_write(s);
+    spec_init(&again);
+    if (spec_read_tree(&again, "written", tree, &e) < 0) fail_msg("%s", e.text);
+    json_t *second = spec_write(&again);
+    char *one = json_dumps(tree, JSON_SORT_KEYS), *two = json_dumps(second, JSON_SORT_KEYS);
+    assert_string_equal(one, two);
+    free(one);
+    free(two);
+    json_decref(tree);
+    json_decref(second);
+    spec_free(&again);
+}
+
+static void what_is_written_is_read_back(void **state)
+{
+    (void)state;
+    static const char *const jobs[] = {
+        "{}", "{\"image\":\"a \\\"b.png\",\"audio\":\"v.wav\",\"seed\":-1,\"use-apg\":true,\"shift\":7.1}",
+        "{\"cond_video\":\"a.mp4\",\"cond_audio\":{\"person1\":\"None\",\"person2\":\"b\"},\"audio_type\":\"add\"}",
+        "{\"box1\":\"1.25,2,3,4e3\",\"mask2\":\"m.png\",\"lora\":[\"a\",\"b\"],\"lora_scale\":[0.1,3],"
+        "\"negative-prompt\":\"\",\"audio-tail\":\"mirror\",\"parity\":\"published\",\"on-video-end\":\"loop\"}"};
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
+        struct spec s;
+        struct err e = {0};
+        if (from_json(&s, jobs[i], &e) < 0) fail_msg("%s", e.text);
+        same_tree(&s);
+        spec_free(&s);
+    }
+    struct spec s;
+    struct err e = {0};
+    assert_int_equal(from_json(&s, jobs[3], &e), 0);
+    json_t *tree = spec_write(&s);
+    assert_string_equal(json_string_value(json_object_get(tree, "box1")), "1.25,2,3,4000");
+    assert_int_equal(json_array_size(json_object_get(tree, "lora-dir")), 2);
+    assert_null(json_object_get(tree, "crf")); // nobody set it
+    json_decref(tree);
+    spec_free(&s);
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -206,10 +249,9 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_come_from_the_model),
-        cmocka_unit_test(refusals_name_the_thing_and_the_way_out),
-        cmocka_unit_test(the_published_json_is_read),
-        cmocka_unit_test(wrong_json_is_refused),
+        cmocka_unit_test(defaults_come_from_the_model), cmocka_unit_test(refusals_name_the_thing_and_the_way_out),
+        cmocka_unit_test(the_published_json_is_read),   cmocka_unit_test(wrong_json_is_refused),
+        cmocka_unit_test(what_is_written_is_read_back),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

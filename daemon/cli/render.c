@@ -3,12 +3,17 @@
 // Everything that can be refused without reading media is refused here, in the order in which a person would look:
 // flags, model, names. The rest is the dispatcher's, as it is for a service.
 //
+// The store lies beside the output, in OUTPUT.longtake, until the film is delivered: so the same command goes on where
+// it was interrupted, by whatever. Another command for the same output is refused as long as something is committed
+// there.
+//
 // An interrupt ends the worker at once and closes the film where it is. A second one ends this program the hard way;
 // its children notice and end too.
 #include "daemon/cli/cli.h"
 #include "daemon/cli/flags.h"
 #include "daemon/cli/report.h"
 #include "daemon/dispatch.h"
+#include "daemon/inputs.h"
 #include "proto/base/clock.h"
 
 #include <errno.h>
@@ -26,10 +31,13 @@ struct run {
     struct spec spec;
     struct model model;
     struct job job;
+    struct store *store;
     struct loop *loop;
     struct dispatch *dispatch;
     struct report report;
-    char model_dir[4200], worker[4200];
+    char model_dir[4200], worker[4200], folder[4096];
+    bool any_seed;      // by chance: an earlier run's will do
+    bool delivered;     // by an earlier run, which could not say so
     int signum;         // that interrupted
     int64_t goodbye_ms; // until then groups may leave by themselves
 };
@@ -77,6 +85,81 @@ static int output_check(const struct spec *s, struct err *e)
     return err_set(e, E_INPUT, "-o %s exists; choose another name, or give --overwrite to replace it", s->output);
 }
 
+// ---- the store beside the output
+
+static int open_beside(struct run *r, struct err *e)
+{
+    struct err why = {0};
+    const char *output = r->spec.output;
+    int rc = store_open(&r->store, r->folder, &why);
+    if (rc == E_BUSY)
+        return err_set(e, rc, "-o %s: another render is writing it; wait for that one or choose another name", output);
+    if (rc == E_INPUT) return err_set(e, rc, "-o %s: cannot write there: %s", output, why.text);
+    return rc < 0 ? err_set(e, rc, "%s", why.text) : 0;
+}
+
+// What an earlier run has left: 1: this very job, 0: nothing, or nothing to keep.
+static int earlier_run(struct run *r, json_t *name, uint64_t *id, struct err *e)
+{
+    struct store_job row;
+    json_t *was = NULL;
+    int rc = store_next(r->store, 0, &row, e);
+    if (rc <= 0) return rc;
+    *id = row.id;
+    rc = json_parse(&was, r->folder, row.spec, strlen(row.spec), e);
+    if (rc < 0) return rc;
+    if (r->any_seed && json_is_integer(json_object_get(was, "seed"))) {
+        r->spec.r.seed = json_integer_value(json_object_get(was, "seed"));
+        json_object_set(name, "seed", json_object_get(was, "seed"));
+    }
+    const char *key = inputs_differ(name, was);
+    rc = key == NULL;
+    if (key && row.segments > 0 && !r->spec.overwrite)
+        rc = err_set(e, E_INPUT,
+                     "-o %s: an interrupted render of it has %lld segments, and its %s was another; give the same "
+                     "command to go on, or --overwrite to begin anew",
+                     r->spec.output, (long long)row.segments, key);
+    else if (key)
+        rc = store_delete(r->store, row.id, e);
+    else
+        r->delivered = (!strcmp(row.state, "finishing") || !strcmp(row.state, "completed")) &&
+                       reel_is_delivered(r->folder, r->spec.output);
+    json_decref(was);
+    return rc;
+}
+
+static int job_take(struct run *r, json_t *name, struct err *e)
+{
+    struct store_job row = {.state = job_state_name(JOB_QUEUED)};
+    uint64_t id = 0;
+    int rc = earlier_run(r, name, &id, e);
+    if (rc == 0) {
+        char *text = json_dumps(name, JSON_COMPACT | JSON_SORT_KEYS);
+        row.spec = text;
+        rc = output_check(&r->spec, e);
+        if (rc >= 0) rc = store_add(r->store, &row, &id, e);
+        free(text);
+    }
+    if (rc < 0) return rc;
+    job_init(&r->job, id, &r->spec, &r->model, r->folder);
+    return job_load(&r->job, r->store, e);
+}
+
+static int store_take(struct run *r, struct err *e)
+{
+    json_t *name = NULL;
+    snprintf(r->folder, sizeof r->folder, "%s.longtake", r->spec.output);
+    int rc = access(r->folder, F_OK) < 0 ? output_check(&r->spec, e) : 0;
+    if (rc >= 0) rc = inputs_name(&name, &r->spec, &r->model, e);
+    if (rc >= 0) rc = open_beside(r, e);
+    if (rc >= 0) rc = job_take(r, name, e);
+    json_decref(name);
+    if (rc < 0 && r->store && store_is_new(r->store)) store_remove(&r->store);
+    return rc;
+}
+
+// ---- refusals
+
 // 0, or the exit code.
 static int refuse(struct run *r, int rc, int code, const struct err *e)
 {
@@ -94,9 +177,10 @@ static int check(struct run *r, int argc, char **argv)
     if (code || r->flags.help) return code;
     code = refuse(r, model_check(r, &e), EXIT_CONFIG, &e);
     if (code) return code;
+    r->any_seed = r->spec.r.seed < 0;
     rc = spec_resolve(&r->spec, &r->model, &e);
-    if (rc >= 0) rc = output_check(&r->spec, &e);
-    return refuse(r, rc, EXIT_USAGE, &e);
+    if (rc >= 0) rc = store_take(r, &e);
+    return refuse(r, rc, rc == E_FATAL ? EXIT_JOB_FAILED : EXIT_USAGE, &e);
 }
 
 // ---- the run
@@ -110,6 +194,10 @@ static void on_change(void *ctx, struct job *j)
 static void on_turn(void *ctx)
 {
     struct run *r = ctx;
+    if (r->signum) { // groups end with the dispatcher
+        if (!r->job.busy) loop_stop(r->loop);
+        return;
+    }
     dispatch_turn(r->dispatch);
     if (!job_is_over(&r->job)) return;
     if (r->goodbye_ms == 0) r->goodbye_ms = clock_ms() + GOODBYE_MS;
@@ -121,12 +209,11 @@ static void on_interrupt(void *ctx, int signum)
 {
     struct run *r = ctx;
     if (r->signum || r->job.state == JOB_PREPARING) { // inputs are being decoded and cannot be called back
-        if (r->job.state == JOB_PREPARING) reel_remove_folder(r->spec.output);
+        if (r->job.committed == 0 && r->job.state == JOB_PREPARING) store_remove(&r->store);
         fprintf(stderr, "\nlongtake: interrupted\n");
         _exit(signum == SIGINT ? EXIT_SIGINT : EXIT_INTERRUPTED);
     }
     r->signum = signum;
-    dispatch_cancel(r->dispatch, &r->job);
 }
 
 static int render(struct run *r)
@@ -136,6 +223,8 @@ static int render(struct run *r)
     cli_sibling(r->worker, sizeof r->worker, "longtake-worker");
     struct dispatch_options o = {.self = self,
                                  .worker = r->flags.worker ? r->flags.worker : r->worker,
+                                 .store = r->store,
+                                 .folder = r->folder,
                                  .attempts = r->flags.attempts,
                                  .hello_ms = r->flags.hello_ms,
                                  .stall_ms = r->flags.stall_ms,
@@ -149,7 +238,6 @@ static int render(struct run *r)
     loop_signal(r->loop, SIGTERM, on_interrupt, r);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a sentence
-    job_init(&r->job, 1, &r->spec, &r->model);
     dispatch_add(r->dispatch, &r->job);
     loop_run(r->loop);
     dispatch_free(&r->dispatch);
@@ -157,18 +245,22 @@ static int render(struct run *r)
     return 0;
 }
 
+// The folder stays as long as something in it is worth going on from.
 static int conclude(struct run *r)
 {
     struct job *j = &r->job;
-    bool kept = j->state != JOB_COMPLETED && j->reel && reel_abandon(j->reel);
-    bool refused = j->state == JOB_FAILED && !j->reel && j->why.code == E_INPUT;
+    bool completed = j->state == JOB_COMPLETED, failed = j->state == JOB_FAILED;
+    bool kept = !completed && j->reel && reel_abandon(j->reel);
+    bool refused = failed && !j->reel && j->why.code == E_INPUT;
     if (refused)
         report_refused(&r->report, &j->why);
     else
         report_end(&r->report, j, kept ? reel_info(j->reel)->growing : NULL);
-    if (j->state == JOB_COMPLETED) return EXIT_DONE;
-    if (j->state == JOB_CANCELLED) return r->signum == SIGINT ? EXIT_SIGINT : EXIT_INTERRUPTED;
-    return refused ? EXIT_USAGE : EXIT_JOB_FAILED;
+    if (completed || (!kept && j->committed == 0)) store_remove(&r->store);
+    if (completed) return EXIT_DONE;
+    if (!failed) return r->signum == SIGINT ? EXIT_SIGINT : EXIT_INTERRUPTED;
+    if (refused) return EXIT_USAGE;
+    return j->why.code == E_LOST ? EXIT_INTERRUPTED : EXIT_JOB_FAILED;
 }
 
 int cli_render(int argc, char **argv)
@@ -179,11 +271,15 @@ int cli_render(int argc, char **argv)
     int code = check(r, argc, argv);
     if (r->flags.help)
         code = cli_help(1, (char *[]){"render", NULL});
-    else if (code == 0) {
+    else if (code == 0 && r->delivered) {
+        report_delivered(&r->report, r->spec.output);
+        store_remove(&r->store);
+    } else if (code == 0) {
         code = render(r);
         if (code == 0) code = conclude(r);
-        job_release(&r->job);
     }
+    job_release(&r->job);
+    store_close(&r->store);
     spec_free(&r->spec);
     free(r);
     return code;

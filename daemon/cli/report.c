@@ -121,6 +121,8 @@ void report_job(struct report *r, const struct job *j)
 {
     bool state = r->state != j->state, segment = r->committed != j->committed;
     if (state && j->state == JOB_READY && j->attempts == 0) notices(r, j);
+    if (state && j->state == JOB_READY && j->attempts == 0 && j->committed > 0 && !r->json)
+        fprintf(stderr, "goes on after segment %lld/%lld\n", (long long)j->committed, (long long)j->n_segments);
     if (job_is_over(j) || (!state && !segment && clock_ms() - r->shown_ms < SHOW_MS)) return;
     if (r->json)
         show_json(j);
@@ -151,6 +153,14 @@ void report_refused(struct report *r, const struct err *e)
     json_line(o, stdout);
 }
 
+void report_delivered(struct report *r, const char *output)
+{
+    if (r->json)
+        json_line(json_pack("{ssss}", "status", "completed", "output", output), stdout);
+    else
+        fprintf(stderr, "%s: finished before\n", output);
+}
+
 static json_t *lines_array(const char *lines)
 {
     json_t *a = json_array();
@@ -171,8 +181,9 @@ static json_t *end_object(const struct job *j, const char *kept)
         json_t *e = json_object_get(o, "error");
         json_object_set_new(e, "stage", json_string(j->reel ? j->stage : "inputs"));
         if (j->stage_segment >= 0) json_object_set_new(e, "segment", json_integer(j->stage_segment + 1));
+        json_object_set_new(o, "resumable", json_boolean(j->why.code == E_LOST));
     } else
-        json_object_set_new(o, "status", json_string(job_state_name(j->state)));
+        json_object_set_new(o, "status", json_string(job_is_over(j) ? job_state_name(j->state) : "interrupted"));
     if (!j->reel) return o;
     const struct reel_info *i = reel_info(j->reel);
     if (j->state == JOB_COMPLETED) json_object_set_new(o, "output", json_string(j->spec->output));

@@ -23,6 +23,8 @@ void report_init(struct report *r, bool json);
 void report_job(struct report *r, const struct job *j);
 // The end of a job; `kept`: the film that stays, or NULL.
 void report_end(struct report *r, const struct job *j, const char *kept);
+// A film that an earlier run has finished.
+void report_delivered(struct report *r, const char *output);
 // A job that was refused before it was one.
 void report_refused(struct report *r, const struct err *e);
 

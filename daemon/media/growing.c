@@ -19,7 +19,7 @@ enum { BUFFER = 1 << 15 };
 
 struct growing {
     int fd;
-    char folder[4200];
+    char path[4200];
     bool named; // the folder is synced
     int n_fragments;
     int64_t n_bytes;
@@ -106,8 +106,7 @@ int growing_open(struct growing **out, const char *path, int64_t keep, struct er
 {
     struct growing *g = calloc(1, sizeof *g);
     BUG_IF(!g, "no memory for a file");
-    const char *slash = strrchr(path, '/');
-    snprintf(g->folder, sizeof g->folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    snprintf(g->path, sizeof g->path, "%s", path);
     int rc = file_open(g, path, keep, e);
     if (rc < 0) {
         growing_close(&g);
@@ -124,13 +123,21 @@ AVIOContext *growing_io(struct growing *g) { return g->io; }
 int growing_fragments(const struct growing *g) { return g->n_fragments; }
 int64_t growing_bytes(const struct growing *g) { return g->n_bytes; }
 
+int growing_sync_folder(const char *path)
+{
+    char folder[4200];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 || fsync(fd) < 0 ? AVERROR(errno) : 0;
+    if (fd >= 0) close(fd);
+    return rc;
+}
+
 int growing_sync(struct growing *g)
 {
     if (fsync(g->fd) < 0) return AVERROR(errno);
-    if (g->named) return 0;
-    int folder = open(g->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = folder < 0 || fsync(folder) < 0 ? AVERROR(errno) : 0;
-    if (folder >= 0) close(folder);
+    int rc = g->named ? 0 : growing_sync_folder(g->path);
     g->named = rc == 0;
     return rc;
 }

@@ -21,6 +21,8 @@ int growing_fragments(const struct growing *g); // in the part that was kept
 int64_t growing_bytes(const struct growing *g); // written, once the AVIOContext is flushed
 // All written bytes are on disk after this, and so is the file's name. 0 or libavformat's code.
 int growing_sync(struct growing *g);
+// The names in the folder of `path` are on disk after this. 0 or libavformat's code.
+int growing_sync_folder(const char *path);
 // 0 or libavformat's code of a write that failed.
 int growing_close(struct growing **g);
 

@@ -1,0 +1,43 @@
+// One job on one group: what was said to it, what is to be said next, and what its answers do to the job.
+//
+// Life: talk_begin; talk_turn as often as anything may have happened; talk_end when the
+// group is to be free for another job. The group and the store are the caller's.
+#ifndef DAEMON_TALK_H
+#define DAEMON_TALK_H
+
+#include "daemon/group.h"
+#include "daemon/job.h"
+#include "daemon/store.h"
+
+struct talk_room; // where messages are put together; one serves all talks of a thread
+
+struct talk {
+    struct job *job;
+    uint64_t
+        id; // on the wire, in place of the job's: answers to an earlier talk about the same job are none to this one
+    bool opened;
+    uint32_t credit;  // due
+    int speaker;      // of the next piece of voice
+    int64_t sample;   // likewise
+    int64_t next_run; // segment
+    bool changed;     // the job did: set here, cleared by the caller
+};
+
+void talk_room_new(struct talk_room **out);
+void talk_room_free(struct talk_room **r);
+
+void talk_begin(struct talk *t, struct job *j, struct talk_room *r);
+// Takes all messages, then says what is due; with `hold`, no further segment is begun. 0 or what is wrong: E_LOST with
+// the group, E_INPUT with the job, E_FATAL with its film or the store.
+int talk_turn(struct talk *t, struct group *g, struct store *s, struct talk_room *r, bool hold, struct err *e);
+// All of the job is in the film.
+bool talk_is_done(const struct talk *t);
+// No segment is under way.
+bool talk_is_idle(const struct talk *t);
+// The job leaves the group: CLOSE, or CANCEL while a segment is under way.
+void talk_end(struct talk *t, struct group *g, struct talk_room *r);
+// Takes what a group without a job says. 0 or E_LOST.
+int talk_hear(struct group *g, struct talk_room *r, struct err *e);
+void talk_bye(struct group *g, struct talk_room *r);
+
+#endif
