@@ -1,112 +1,137 @@
-// Fragments to one index: packets are copied, one at a time, so the pictures and the sound stay what they are.
+// Fragments to one index: packets are copied as they are, and only what is said about them is written anew.
 //
-// libavformat's faststart writes the media first and moves it up when the index is known, within the file. The demuxer
-// gives times with the edit lists applied (the voice's first packet lies before zero), and the muxer writes them anew,
-// so the priming stays hidden. It gives the last packet of the voice its full frame, though, padding
-// and all: the voice's length is known here, and the packet is cut to it. The count of pictures is checked: a short
-// film is never delivered.
+// Two walks over the packets. The first counts the rows of each table, so the size of the head is known and with it
+// where the media begins. The second writes rows and media, each to its place. Neither remembers a packet, so an
+// hour takes the memory of a minute.
+//
+// The last packet of the voice may hold padding: the voice's length is known here, and the packet's duration is cut to
+// it; packets wholly past it are left out. Pictures and samples are counted: a short film is never delivered.
 #include "daemon/media/remux.h"
+
+#include "daemon/media/mp4_head.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libavformat/avformat.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static int remux_fail(const char *path, int rc, const char *what, struct err *e)
-{
-    char why[AV_ERROR_MAX_STRING_SIZE];
-    av_strerror(rc, why, sizeof why);
-    if (rc == AVERROR(ENOSPC)) snprintf(why, sizeof why, "no space left on the disk; free some");
-    return err_set(e, E_FATAL, "%s: %s: %s", path, what, why);
-}
+enum { COPY_BYTES = 1 << 17 };
 
-// The sound's rate as the unit of the movie's own times, so that edit lists are exact in samples. 25 fps divides all.
-static int movie_timescale(const AVFormatContext *in)
-{
-    for (unsigned i = 0; i < in->nb_streams; i++)
-        if (in->streams[i]->codecpar->codec_type == AVMEDIA_TYPE_AUDIO) return in->streams[i]->codecpar->sample_rate;
-    return 12800;
-}
+struct remux {
+    struct mp4_film film;
+    struct mp4_walk walk;
+    struct mp4_index count, fill;
+    struct mp4_head head;
+    const char *to;
+    int fd;
+    int64_t sound_end;        // of the voice in its track, priming and all
+    int64_t from, at, n_wait; // media read but not yet copied: where it lies, where it goes, bytes
+    uint8_t copy[COPY_BYTES];
+};
 
-static int remux_header(AVFormatContext *in, AVFormatContext *out)
+// ---- media
+
+static int copy_now(struct remux *r, struct err *e)
 {
-    for (unsigned i = 0; i < in->nb_streams; i++) {
-        AVStream *st = avformat_new_stream(out, NULL);
-        if (!st || avcodec_parameters_copy(st->codecpar, in->streams[i]->codecpar) < 0) return AVERROR(ENOMEM);
-        st->codecpar->codec_tag = 0;
-        st->time_base = in->streams[i]->time_base;
-        st->avg_frame_rate = in->streams[i]->avg_frame_rate;
-        st->sample_aspect_ratio = in->streams[i]->sample_aspect_ratio;
+    while (r->n_wait > 0) {
+        size_t n = r->n_wait < COPY_BYTES ? (size_t)r->n_wait : COPY_BYTES;
+        ssize_t got = pread(r->film.fd, r->copy, n, (off_t)r->from);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0)
+            return err_set(e, E_FATAL, "%s: cannot read back: %s", r->film.path,
+                           got < 0 ? strerror(errno) : "it shrank");
+        int rc = mp4_write_at(r->fd, r->to, r->at, r->copy, (size_t)got, e);
+        if (rc < 0) return rc;
+        r->from += got;
+        r->at += got;
+        r->n_wait -= got;
     }
-    AVDictionary *d = NULL;
-    av_dict_set(&d, "movflags", "faststart", 0);
-    av_dict_set_int(&d, "movie_timescale", movie_timescale(in), 0);
-    int rc = avformat_write_header(out, &d);
-    av_dict_free(&d);
-    return rc;
+    return 0;
 }
 
-static int remux_packets(AVFormatContext *in, AVFormatContext *out, int64_t n_audio, int64_t *n_pictures)
+// Neighbours in the fragment go as one piece.
+static int copy_add(struct remux *r, const struct mp4_packet *p, struct err *e)
 {
-    AVPacket *p = av_packet_alloc();
-    int rc = p ? 0 : AVERROR(ENOMEM);
-    while (rc >= 0 && (rc = av_read_frame(in, p)) >= 0) {
-        const AVStream *from = in->streams[p->stream_index], *to = out->streams[p->stream_index];
-        const AVCodecParameters *c = from->codecpar;
-        *n_pictures += c->codec_type == AVMEDIA_TYPE_VIDEO;
-        if (c->codec_type == AVMEDIA_TYPE_AUDIO) {
-            int64_t left = av_rescale_q(n_audio, (AVRational){1, c->sample_rate}, from->time_base) - p->pts;
-            if (left < p->duration) p->duration = left;
+    if (p->at != r->from + r->n_wait) {
+        int rc = copy_now(r, e);
+        if (rc < 0) return rc;
+        r->from = p->at;
+    }
+    r->n_wait += p->size;
+    return r->n_wait >= COPY_BYTES ? copy_now(r, e) : 0;
+}
+
+// ---- the two walks
+
+static int packets_walk(struct remux *r, struct mp4_index *x, struct err *e)
+{
+    struct mp4_packet p;
+    int rc = mp4_walk_begin(&r->walk, &r->film, e);
+    while (rc >= 0 && (rc = mp4_walk_next(&r->walk, &p, e)) > 0) {
+        if (p.track == MP4_SOUND) {
+            int64_t left = r->sound_end - p.dts;
+            if (left <= 0) continue;
+            if (p.duration > left) p.duration = (uint32_t)left;
         }
-        av_packet_rescale_ts(p, from->time_base, to->time_base);
-        p->pos = -1;
-        rc = av_interleaved_write_frame(out, p);
+        rc = mp4_index_add(x, &p, e);
+        if (rc >= 0 && x->fd >= 0) rc = copy_add(r, &p, e);
     }
-    av_packet_free(&p);
-    return rc == AVERROR_EOF ? av_write_trailer(out) : rc;
+    if (rc >= 0 && x->fd >= 0) rc = copy_now(r, e);
+    return rc < 0 ? rc : mp4_index_end(x, e);
 }
 
-static int sync_file(const char *path)
+static int counts_check(const struct remux *r, int64_t n_frames, int64_t n_audio, struct err *e)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return AVERROR(errno);
-    int rc = fsync(fd) < 0 ? AVERROR(errno) : 0;
-    close(fd);
-    return rc;
+    const struct mp4_totals *pictures = &r->count.c[MP4_PICTURES].total, *sound = &r->count.c[MP4_SOUND].total;
+    if (pictures->n_packets != n_frames)
+        return err_set(e, E_FATAL, "%s has %lld pictures where %lld were written", r->film.path,
+                       (long long)pictures->n_packets, (long long)n_frames);
+    int64_t n = sound->duration - r->film.t[MP4_SOUND].media_time;
+    if (n != n_audio)
+        return err_set(e, E_FATAL, "%s has %lld samples of sound where %lld were written", r->film.path, (long long)n,
+                       (long long)n_audio);
+    return 0;
+}
+
+static int film_write(struct remux *r, struct err *e)
+{
+    mp4_index_init(&r->fill, r->fd, r->to);
+    r->fill.wide = r->head.wide;
+    r->fill.media = r->at = r->head.media;
+    for (int i = 0; i < MP4_TRACKS; i++)
+        for (int k = 0; k < MP4_TABLES; k++) r->fill.c[i].t[k].at = r->head.at[i][k];
+    int rc = mp4_head_write(&r->head, r->fd, r->to, e);
+    if (rc >= 0) rc = packets_walk(r, &r->fill, e);
+    if (rc < 0) return rc;
+    for (int i = 0; i < MP4_TRACKS; i++)
+        if (memcmp(&r->count.c[i].total, &r->fill.c[i].total, sizeof r->fill.c[i].total) != 0)
+            return err_set(e, E_FATAL, "%s changed while it was copied", r->film.path);
+    return fsync(r->fd) < 0 ? err_set(e, E_FATAL, "%s: cannot sync: %s", r->to, strerror(errno)) : 0;
 }
 
 int remux_faststart(const char *from, const char *to, const char *container, int64_t n_frames, int64_t n_audio,
                     struct err *e)
 {
-    char source[4200], target[4200];
-    snprintf(source, sizeof source, "file:%s", from);
-    snprintf(target, sizeof target, "file:%s", to);
-    AVFormatContext *in = NULL, *out = NULL;
-    int64_t n_pictures = 0;
-    int rc = avformat_open_input(&in, source, NULL, NULL);
-    if (rc >= 0) rc = avformat_find_stream_info(in, NULL);
-    if (rc < 0) {
-        remux_fail(from, rc, "cannot read back", e);
-        goto out;
-    }
-    rc = avformat_alloc_output_context2(&out, NULL, container, target);
-    if (rc >= 0) out->flags |= AVFMT_FLAG_BITEXACT;
-    if (rc >= 0) rc = avio_open(&out->pb, target, AVIO_FLAG_WRITE);
-    if (rc >= 0) rc = remux_header(in, out);
-    if (rc >= 0) rc = remux_packets(in, out, n_audio, &n_pictures);
-    if (out && out->pb) {
-        int closed = avio_closep(&out->pb);
-        if (rc >= 0) rc = closed;
-    }
-    if (rc >= 0) rc = sync_file(to);
-    if (rc < 0)
-        remux_fail(to, rc, "cannot write", e);
-    else if (n_pictures != n_frames)
-        rc = err_set(e, E_FATAL, "%s has %lld pictures where %lld were written", from, (long long)n_pictures,
-                     (long long)n_frames);
+    struct remux *r = calloc(1, sizeof *r);
+    BUG_IF(!r, "no memory to finish a film");
+    r->to = to;
+    r->fd = -1;
+    int rc = mp4_open(&r->film, from, e);
+    if (rc < 0) goto out;
+    r->sound_end = r->film.t[MP4_SOUND].media_time + n_audio;
+    mp4_index_init(&r->count, -1, from);
+    rc = packets_walk(r, &r->count, e);
+    if (rc >= 0) rc = counts_check(r, n_frames, n_audio, e);
+    if (rc >= 0) rc = mp4_head_build(&r->head, &r->film, &r->count, strcmp(container, "mov") == 0, e);
+    if (rc < 0) goto out;
+    r->fd = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    rc = r->fd < 0 ? err_set(e, E_FATAL, "%s: cannot create: %s", to, strerror(errno)) : film_write(r, e);
 out:
-    avformat_free_context(out);
-    avformat_close_input(&in);
-    return rc < 0 ? E_FATAL : 0;
+    if (r->fd >= 0 && close(r->fd) < 0 && rc >= 0)
+        rc = err_set(e, E_FATAL, "%s: cannot write: %s", to, strerror(errno));
+    mp4_head_free(&r->head);
+    mp4_close(&r->film);
+    free(r);
+    return rc;
 }
