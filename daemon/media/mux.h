@@ -7,7 +7,7 @@
 // H.264 high, yuv420p, BT.709 limited, frame i at i / fps; AAC, continuous over segments, sample 0 with frame 0.
 // Each segment has its own encoder and a fixed thread count, so a segment's bytes depend on its pixels alone: not on
 // what came before, how the pushes were cut, or how many cores there are.
-// Memory does not grow with length, neither here nor in mux_finish, which needs a quarter of a MiB for any film.
+// Memory does not grow with length, neither here nor in mux_finish, which needs less than half a MiB for any film.
 #ifndef DAEMON_MEDIA_MUX_H
 #define DAEMON_MEDIA_MUX_H
 
