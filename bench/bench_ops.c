@@ -53,6 +53,7 @@ static const struct row rows[] = {
     {"attention 4096", K_ATTENTION, DT_BF16, {1, 4096, 4, 4096, 128}},
     {"attention 16384", K_ATTENTION, DT_BF16, {1, 16384, 2, 16384, 128}},
     {"attention 4096", K_ATTENTION, DT_F32, {1, 4096, 2, 4096, 128}},
+    {"dit self attention", K_ATTENTION, DT_BF16, {1, 3120, 40, 3120, 128}},
     {"dit words", K_ATTENTION, DT_BF16, {1, 3120, 40, 512, 128}},
     {"dit picture", K_ATTENTION, DT_BF16, {1, 3120, 40, 257, 128}},
     {"dit voice", K_ATTENTION, DT_BF16, {2, 1560, 40, 32, 128}},

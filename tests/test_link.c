@@ -279,6 +279,8 @@ static void test_cancel(void **state)
     for (int64_t end = clock_ms() + 2000; !link_cancelled(b->link) && clock_ms() < end;) usleep(1000);
     assert_true(link_cancelled(b->link));
     assert_int_equal(send_frames(b, 4, 4), E_BUSY);
+    assert_int_equal(next(b), MSG_FAILED); // RUN 1, which waited
+    assert_int_equal(b->got.failed.segment, 1);
     struct msg failed = {.kind = MSG_FAILED, .job = JOB, .failed = {.code = E_BUSY, .text = "cancelled"}};
     assert_int_equal(link_send(b->link, &failed, NULL), 0);
     assert_int_equal(next(b), MSG_FAILED); // and not the frames

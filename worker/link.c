@@ -147,18 +147,31 @@ static void ring(struct link *l)
     if (write(l->bell, &one, sizeof one) < 0 && errno != EAGAIN) log_warn("link.bell", "errno=%d", errno);
 }
 
-// Queued messages of `job` are dropped (mutex held).
+// A segment that was asked for and will not come (mutex held): every RUN has its answer.
+static void answer_cancelled(struct link *l, uint64_t job, int64_t segment)
+{
+    struct msg m = {.kind = MSG_FAILED, .job = job, .failed = {.segment = segment, .code = E_BUSY}};
+    snprintf(m.failed.text, sizeof m.failed.text, "segment %lld was cancelled", (long long)segment + 1);
+    append(l, outgoing_new(&m));
+}
+
+// What is queued of `job` is dropped (mutex held): orders, tails and frames. Segments that waited, and those that were
+// done but not told yet, are answered.
 static void drop_job(struct link *l, uint64_t job)
 {
-    for (struct outgoing **q = &l->queue; *q;) {
-        struct outgoing *it = *q;
-        if (it->m.job != job) {
-            q = &it->next;
-            continue;
-        }
-        *q = it->next;
-        l->n_queue--;
-        outgoing_free(it);
+    struct outgoing *queue = l->queue;
+    l->queue = NULL;
+    l->n_queue = 0;
+    while (queue) {
+        struct outgoing *q = queue;
+        queue = q->next;
+        q->next = NULL;
+        bool mine = q->m.job == job;
+        if (mine && q->m.kind == MSG_DONE) answer_cancelled(l, job, q->m.done.segment);
+        if (mine && q->m.kind != MSG_FAILED)
+            outgoing_free(q);
+        else
+            append(l, q);
     }
     for (struct order **o = &l->orders; *o;) {
         struct order *it = *o;
@@ -167,6 +180,7 @@ static void drop_job(struct link *l, uint64_t job)
             continue;
         }
         *o = it->next;
+        if (it->kind == ORDER_RUN) answer_cancelled(l, job, it->run.segment);
         order_free(&it);
     }
     pthread_cond_broadcast(&l->queue_changed);

@@ -59,7 +59,7 @@ def rows_of(name, t, s):
     """What PyTorch runs for a row: alternatives, of which the fastest counts; [] when it has nothing of the kind."""
     if name.startswith(("gemm", "dit q/k/v/o", "dit ffn", "dit time", "t5 ffn")):
         return linear(name, t, s)
-    if name.startswith("attention") or name in ("dit words", "dit picture", "dit voice", "vae middle"):
+    if name.startswith("attention") or name in ("dit self attention", "dit words", "dit picture", "dit voice", "vae middle"):
         return attention(name, t, s)
     if name.startswith("vae conv"):
         return conv(name, t, s)
@@ -131,8 +131,8 @@ def ggml(rows, o):
 
 
 # One block of the 14B network over 3,120 tokens: how often each row occurs in it.
-BLOCK = {"dit q/k/v/o": 8, "dit ffn in + gelu": 1, "dit ffn out": 1, "dit words": 1, "dit picture": 1, "q k norm + rope": 1,
-         "norm + modulate": 1, "gate + add + norm": 2}
+BLOCK = {"dit q/k/v/o": 8, "dit ffn in + gelu": 1, "dit ffn out": 1, "dit self attention": 1, "dit words": 1, "dit picture": 1,
+         "q k norm + rope": 1, "norm + modulate": 1, "gate + add + norm": 2}
 
 
 def main():
