@@ -175,6 +175,30 @@ void dev_upload(struct dev *d, tensor dst, const void *src, enum dtype src_dtype
     if (!d->dry && d->fault.code == 0 && tensor_count(dst) > 0) d->memory->upload(d, dst, src, src_dtype);
 }
 
+bool dev_shares_host(const struct dev *d) { return d->memory->shared; }
+
+void dev_put(struct dev *d, tensor dst, tensor host)
+{
+    if (d->memory->shared) {
+        op_copy(d, dst, host);
+        return;
+    }
+    if (d->dry || d->fault.code < 0 || tensor_count(host) == 0) return;
+    char *dense = tensor_is_contiguous(host) ? NULL : malloc((size_t)tensor_bytes(host));
+    BUG_IF(!dense && !tensor_is_contiguous(host), "no memory to put a tensor on the device");
+    int64_t size = dtype_size(host.dtype);
+    for (int64_t i = 0; dense && i < tensor_count(host); i++) {
+        int64_t at = 0, rest = i;
+        for (int k = host.n - 1; k >= 0; k--) {
+            at += rest % host.shape[k] * host.stride[k];
+            rest /= host.shape[k];
+        }
+        memcpy(dense + i * size, (const char *)host.data + at * size, (size_t)size);
+    }
+    dev_upload(d, dst, dense ? dense : host.data, host.dtype);
+    free(dense);
+}
+
 void dev_download(struct dev *d, void *dst, enum dtype dst_dtype, tensor src)
 {
     if (!d->dry && d->fault.code == 0 && tensor_count(src) > 0) d->memory->download(d, dst, dst_dtype, src);

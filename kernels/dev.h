@@ -46,6 +46,10 @@ struct dev *dev_arena_dev(const struct dev_arena *a);
 // Bytes that the device could still give: of the machine's memory, or of the cgroup's limit where that is less.
 int64_t dev_memory_free(const struct dev *d);
 
+// Whether ops work on the host's own memory; else what the host has must be put on the device first.
+bool dev_shares_host(const struct dev *d);
+// A tensor in the host's memory, of any strides, to a contiguous one on the device; casts as dev_upload.
+void dev_put(struct dev *d, tensor dst, tensor host);
 // Host bytes to a contiguous tensor and back; both cast between F32 and BF16/F16 when the dtypes differ. Synchronous.
 void dev_upload(struct dev *d, tensor dst, const void *src, enum dtype src_dtype);
 void dev_download(struct dev *d, void *dst, enum dtype dst_dtype, tensor src);

@@ -118,6 +118,7 @@ static void host_sync(struct dev *d) { (void)d; } // every op ends before it ret
 
 const struct memory host_memory = {
     .align = 64,
+    .shared = true,
     .reserve = host_reserve,
     .release = host_release,
     .take = host_take,

@@ -21,6 +21,7 @@ struct extent {
 };
 struct memory {
     int64_t align, gap; // of every tensor; bytes left free behind it
+    bool shared;        // it is the host's own
     // Fills x of `bytes` (0: as much as the device has). False: there is no such address space.
     bool (*reserve)(struct dev *d, struct extent *x, int64_t bytes);
     void (*release)(struct dev *d, struct extent *x);

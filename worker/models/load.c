@@ -37,13 +37,13 @@ static tensor load_vector_named(struct load *l, int64_t n, const char *name)
                         tensor_text(stored, text, sizeof text), (long long)n);
         return NO_TENSOR;
     }
-    int64_t mark = dev_arena_mark(l->arena);
     tensor keep = dev_tensor(l->arena, DT_F32, SHAPE(n));
+    int64_t mark = dev_arena_mark(l->arena);
     l->rc = weights_load(l->w, l->arena, &t, l->dtype, name, stored.n, stored.shape, l->e);
     if (l->rc < 0) return NO_TENSOR;
     op_copy(l->dev, keep, tensor_reshape(t, SHAPE(n)));
     dev_arena_reset(l->arena, mark);
-    return dev_tensor(l->arena, DT_F32, SHAPE(n)); // the same place as `keep`
+    return keep;
 }
 
 tensor load_vector(struct load *l, int64_t n, const char *fmt, ...)

@@ -350,12 +350,12 @@ int weights_load(const struct weights *w, struct dev_arena *a, tensor *out, enum
     if (rc < 0) return rc;
     if (!shape_fits(s, n, shape)) return wrong_shape(w, name, s, n, shape, e);
     if (t == DT_NONE) t = s.dtype;
-    if (s.dtype == t && tensor_is_contiguous(s)) {
+    if (s.dtype == t && tensor_is_contiguous(s) && dev_shares_host(dev_arena_dev(a))) {
         *out = s;
         return 0;
     }
     *out = dev_tensor(a, t, s.n, s.shape);
-    op_copy(dev_arena_dev(a), *out, s);
+    if (out->data) dev_put(dev_arena_dev(a), *out, s);
     return 0;
 }
 
