@@ -85,14 +85,19 @@ void loop_free(struct loop **pl)
 {
     struct loop *l = *pl;
     if (!l) return;
-    uv_prepare_stop(&l->prepare);
-    while (l->n_work > 0) uv_run(&l->uv, UV_RUN_ONCE); // their memory is their owner's
+    loop_settle(l); // their memory is their owner's
     uv_walk(&l->uv, close_rest, l);
     uv_run(&l->uv, UV_RUN_DEFAULT);
     int rc = uv_loop_close(&l->uv);
     BUG_IF(rc < 0, "the event loop does not close: %s", uv_strerror(rc));
     free(l);
     *pl = NULL;
+}
+
+void loop_settle(struct loop *l)
+{
+    uv_prepare_stop(&l->prepare); // no more turns
+    while (l->n_work > 0) uv_run(&l->uv, UV_RUN_ONCE);
 }
 
 void loop_run(struct loop *l) { uv_run(&l->uv, UV_RUN_DEFAULT); }

@@ -12,10 +12,10 @@
 
 static int unknown(const char *word)
 {
-    const char *names[16];
+    const char *names[32];
     struct err e;
     int n = 0;
-    for (const struct verb *v = cli_verbs; v->name && n < 15; v++) names[n++] = v->name;
+    for (const struct verb *v = cli_verbs; v->name && n < 31; v++) names[n++] = v->name;
     names[n] = NULL;
     const char *near = near_word(word, names);
     if (near)

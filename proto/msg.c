@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const msg_names[] = {"NONE",   "HELLO",  "BEAT",  "BYE",  "OPEN",   "BLOB", "RUN",
-                                        "CREDIT", "CANCEL", "CLOSE", "TAIL", "FRAMES", "DONE", "FAILED"};
+static const char *const msg_names[] = {"NONE",   "HELLO", "BEAT",  "BYE",     "OPEN",  "BLOB",   "RUN",    "CREDIT",
+                                        "CANCEL", "CLOSE", "TAIL",  "FRAMES",  "DONE",  "FAILED", "SUBMIT", "PUT",
+                                        "STATUS", "LIST",  "WATCH", "CONTROL", "FETCH", "ANSWER"};
 
 const char *msg_name(enum msg_kind k) { return (size_t)k < sizeof msg_names / sizeof *msg_names ? msg_names[k] : "?"; }
 
@@ -63,6 +64,14 @@ struct bodies {
     Longtake__Frames frames;
     Longtake__Done done;
     Longtake__Failed failed;
+    Longtake__Submit submit;
+    Longtake__Put put;
+    Longtake__Status status;
+    Longtake__List list;
+    Longtake__Watch watch;
+    Longtake__Control control;
+    Longtake__Fetch fetch;
+    Longtake__Answer answer;
 };
 
 static void encode_run(const struct msg_run *m, Longtake__Run *r)
@@ -89,6 +98,49 @@ static void encode_done(const struct msg_done *m, Longtake__Done *d)
     b->field = (Longtake__##Type)LONGTAKE__##NAME##__INIT;                                                             \
     w->field = &b->field;                                                                                              \
     w->body_case = LONGTAKE__MESSAGE__BODY_##NAME
+
+static void encode_client(const struct msg *m, Longtake__Message *w, struct bodies *b)
+{
+    switch (m->kind) {
+    case MSG_SUBMIT:
+        BODY(submit, SUBMIT, Submit);
+        b->submit.key = (char *)m->submit.key;
+        b->submit.priority = m->submit.priority;
+        break;
+    case MSG_PUT:
+        BODY(put, PUT, Put);
+        b->put.hash = (ProtobufCBinaryData){.len = sizeof m->put.hash, .data = (uint8_t *)m->put.hash};
+        b->put.offset = m->put.offset;
+        b->put.total = m->put.total;
+        break;
+    case MSG_STATUS:
+        BODY(status, STATUS, Status);
+        break;
+    case MSG_LIST:
+        BODY(list, LIST, List);
+        break;
+    case MSG_WATCH:
+        BODY(watch, WATCH, Watch);
+        break;
+    case MSG_CONTROL:
+        BODY(control, CONTROL, Control);
+        b->control.verb = (char *)m->control;
+        break;
+    case MSG_FETCH:
+        BODY(fetch, FETCH, Fetch);
+        b->fetch.offset = m->fetch_offset;
+        break;
+    case MSG_ANSWER:
+        BODY(answer, ANSWER, Answer);
+        b->answer.code = m->answer.code;
+        b->answer.text = (char *)m->answer.text;
+        b->answer.offset = m->answer.offset;
+        b->answer.total = m->answer.total;
+        break;
+    default:
+        BUG("a message of kind %d", (int)m->kind);
+    }
+}
 
 static void encode_body(const struct msg *m, Longtake__Message *w, struct bodies *b)
 {
@@ -157,6 +209,8 @@ static void encode_body(const struct msg *m, Longtake__Message *w, struct bodies
         break;
     case MSG_NONE:
         BUG("a message without a kind");
+    default:
+        encode_client(m, w, b);
     }
 }
 
@@ -344,6 +398,70 @@ static int decode_beat(struct msg *m, const Longtake__Beat *b, struct err *e)
     return take_text(m->beat.stage, sizeof m->beat.stage, b->stage, "stage", e);
 }
 
+static int decode_put(struct msg *m, const Longtake__Put *p, struct err *e)
+{
+    if (p->hash.len != sizeof m->put.hash) return err_set(e, E_INPUT, "a hash of %zu bytes", p->hash.len);
+    memcpy(m->put.hash, p->hash.data, sizeof m->put.hash);
+    size_t n = m->n_bulk ? m->bulk[0].n : 0;
+    if (n > MSG_BLOB_MAX || p->total > INT64_MAX || p->offset > p->total || n > p->total - p->offset)
+        return err_set(e, E_INPUT, "%zu bytes at %llu of a file of %llu", n, (unsigned long long)p->offset,
+                       (unsigned long long)p->total);
+    m->put.offset = p->offset;
+    m->put.total = p->total;
+    return 0;
+}
+
+static int decode_answer(struct msg *m, const Longtake__Answer *a, struct err *e)
+{
+    if (a->code > 0 || a->code < E_FATAL) return err_set(e, E_INPUT, "an answer of code %d", a->code);
+    m->answer.code = a->code;
+    m->answer.offset = a->offset;
+    m->answer.total = a->total;
+    return take_text(m->answer.text, sizeof m->answer.text, a->text, "text", e);
+}
+
+static int decode_submit(struct msg *m, const Longtake__Submit *s, struct err *e)
+{
+    if (m->n_bulk != 1 || m->bulk[0].n == 0 || m->bulk[0].n > MSG_BLOB_MAX)
+        return err_set(e, E_INPUT, "a job without its keys");
+    if (s->priority < 0 || s->priority > 100) return err_set(e, E_INPUT, "priority %d is not in 0..100", s->priority);
+    m->submit.priority = s->priority;
+    return take_text(m->submit.key, sizeof m->submit.key, s->key, "key", e);
+}
+
+static int decode_client(struct msg *m, const Longtake__Message *w, struct err *e)
+{
+    switch (w->body_case) {
+    case LONGTAKE__MESSAGE__BODY_SUBMIT:
+        m->kind = MSG_SUBMIT;
+        return decode_submit(m, w->submit, e);
+    case LONGTAKE__MESSAGE__BODY_PUT:
+        m->kind = MSG_PUT;
+        return decode_put(m, w->put, e);
+    case LONGTAKE__MESSAGE__BODY_STATUS:
+        m->kind = MSG_STATUS;
+        return 0;
+    case LONGTAKE__MESSAGE__BODY_LIST:
+        m->kind = MSG_LIST;
+        return 0;
+    case LONGTAKE__MESSAGE__BODY_WATCH:
+        m->kind = MSG_WATCH;
+        return 0;
+    case LONGTAKE__MESSAGE__BODY_CONTROL:
+        m->kind = MSG_CONTROL;
+        return take_text(m->control, sizeof m->control, w->control->verb, "verb", e);
+    case LONGTAKE__MESSAGE__BODY_FETCH:
+        m->kind = MSG_FETCH;
+        m->fetch_offset = w->fetch->offset;
+        return m->fetch_offset > INT64_MAX ? err_set(e, E_INPUT, "an offset out of range") : 0;
+    case LONGTAKE__MESSAGE__BODY_ANSWER:
+        m->kind = MSG_ANSWER;
+        return decode_answer(m, w->answer, e);
+    default:
+        return err_set(e, E_INPUT, "the message has no known body");
+    }
+}
+
 static int decode_body(struct msg *m, const Longtake__Message *w, struct err *e)
 {
     switch (w->body_case) {
@@ -389,7 +507,7 @@ static int decode_body(struct msg *m, const Longtake__Message *w, struct err *e)
         m->kind = MSG_FAILED;
         return decode_failed(m, w->failed, e);
     default:
-        return err_set(e, E_INPUT, "the message has no known body");
+        return decode_client(m, w, e);
     }
 }
 

@@ -24,6 +24,14 @@ enum msg_kind {
     MSG_FRAMES,
     MSG_DONE,
     MSG_FAILED,
+    MSG_SUBMIT,
+    MSG_PUT,
+    MSG_STATUS,
+    MSG_LIST,
+    MSG_WATCH,
+    MSG_CONTROL,
+    MSG_FETCH,
+    MSG_ANSWER,
 };
 
 struct msg_bulk {
@@ -69,6 +77,20 @@ struct msg_failed {
     char text[1024];
 };
 
+struct msg_submit {
+    char key[128];
+    int priority; // 0..100
+};
+struct msg_put {
+    uint8_t hash[32];
+    uint64_t offset, total; // bytes
+};
+struct msg_answer {
+    int code;
+    char text[1024];
+    uint64_t offset, total;
+};
+
 struct msg {
     enum msg_kind kind;
     uint64_t job;
@@ -84,6 +106,11 @@ struct msg {
         struct msg_frames frames;
         struct msg_done done;
         struct msg_failed failed;
+        struct msg_submit submit;
+        struct msg_put put;
+        char control[16];
+        uint64_t fetch_offset;
+        struct msg_answer answer;
     };
     struct msg_bulk bulk[MSG_BULK_MAX];
     int n_bulk;

@@ -30,6 +30,7 @@ struct fake {
     struct chan *chan;
     struct msg in, out, open;
     bool is_open, closed;
+    bool left; // the segment under way: the job was cancelled
     float *voice[SPEC_SPEAKERS];
     size_t got[SPEC_SPEAKERS];
     int64_t credit;
@@ -210,8 +211,12 @@ static void take(struct fake *f)
         case MSG_CREDIT:
             f->credit += f->in.credit;
             break;
-        case MSG_CLOSE:
         case MSG_CANCEL:
+            f->left = true;
+            f->n_runs = 0;
+            f->is_open = false;
+            break;
+        case MSG_CLOSE:
             f->is_open = false;
             break;
         case MSG_BYE:
@@ -232,7 +237,7 @@ static void wait_ms(struct fake *f, int64_t ms)
         struct pollfd p = {.fd = chan_fd(f->chan), .events = POLLIN};
         int64_t left = end - clock_ms();
         poll(&p, 1, left < 0 ? 0 : left > 20 ? 20 : (int)left);
-    } while (clock_ms() < end && !f->closed);
+    } while (clock_ms() < end && !f->closed && !f->left);
 }
 
 // ---- a segment
@@ -249,9 +254,10 @@ static void frames_send(struct fake *f, int64_t segment, int64_t from, int64_t t
     int h = f->open.open.spec.h, w = f->open.open.spec.w;
     size_t bytes = (size_t)h * (size_t)w * 3 / 2;
     uint8_t *yuv = malloc(MOST_FRAMES * bytes);
-    for (int64_t at = from, n; at < to && !f->closed; at += n) {
+    for (int64_t at = from, n; at < to && !f->closed && !f->left; at += n) {
         n = to - at < MOST_FRAMES ? to - at : MOST_FRAMES;
-        while (f->credit < n && !f->closed) wait_ms(f, 1);
+        while (f->credit < n && !f->closed && !f->left) wait_ms(f, 1);
+        if (f->left) break;
         for (int64_t i = 0; i < n; i++) frame_paint(yuv + (size_t)i * bytes, h, w, at + i);
         struct msg *m = message(f, MSG_FRAMES);
         m->frames = (struct msg_frames){.segment = segment, .first = at, .n = (uint32_t)n};
@@ -305,10 +311,11 @@ static void segment_run(struct fake *f, const struct msg *run)
 {
     const struct msg_run *r = &run->run;
     bool bad = f->trouble[0] && f->trouble_at == r->segment;
-    for (uint32_t i = 0; i < (uint32_t)f->open.open.spec.steps && !f->closed; i++) {
+    for (uint32_t i = 0; i < (uint32_t)f->open.open.spec.steps && !f->closed && !f->left; i++) {
         stage(f, "denoise", r->segment, i + 1);
         wait_ms(f, f->step_ms);
     }
+    if (f->left) return;
     stage(f, "decode", r->segment, 0);
     char tail[100];
     tail_fill(f, r->segment, tail, sizeof tail);
@@ -321,6 +328,7 @@ static void segment_run(struct fake *f, const struct msg *run)
     frames_send(f, r->segment, from, half);
     if (bad) trouble(f, r->segment);
     if (!(bad && strcmp(f->trouble, "short") == 0)) frames_send(f, r->segment, half, to);
+    if (f->left) return;
     m = message(f, MSG_DONE);
     m->done = (struct msg_done){.segment = r->segment, .denoise_ms = f->step_ms, .drift = 0.25};
     send(f);
@@ -365,6 +373,7 @@ int main(int argc, char **argv)
         struct msg run = f.runs[0];
         f.runs[0] = f.runs[1];
         f.n_runs--;
+        f.left = false;
         segment_run(&f, &run);
     }
     chan_close(&f.chan);

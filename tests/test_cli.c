@@ -230,7 +230,7 @@ static void wrong_usage_is_refused_before_anything_is_made(void **state)
          "there is no model folder"},
         {{"render", "--model", "@half", "--image", PORTRAIT, "--audio", VOICE, "-o", "@o.mp4"}, 3, "half lacks dit"},
         {{"rendr"}, 2, "there is no verb 'rendr'; did you mean render?"},
-        {{"serve"}, 2, "there is no verb 'serve'"},
+        {{"serv"}, 2, "there is no verb 'serv'; did you mean serve?"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct ran *r = run_with(NULL, cases[i].args);
@@ -265,7 +265,7 @@ static void help_and_version_are_there(void **state)
     const struct ran *r = RUN("help");
     assert_int_equal(r->status, 0);
     assert_non_null(strstr(r->out, "render"));
-    assert_null(strstr(r->out, "serve"));
+    assert_non_null(strstr(r->out, "submit"));
     r = RUN("render", "--help");
     assert_int_equal(r->status, 0);
     assert_non_null(strstr(r->out, "--sample-steps"));

@@ -113,6 +113,64 @@ static void small_messages_survive(void **state)
     }
 }
 
+static void clients_words_survive(void **state)
+{
+    (void)state;
+    uint8_t piece[100] = {7};
+    struct err e = {0};
+    int rc;
+    struct msg m = {.kind = MSG_SUBMIT, .submit = {.key = "k", .priority = 70}, .bulk = {{piece, 5}}, .n_bulk = 1};
+    struct msg *back = there_and_back(&m, &e, &rc);
+    assert_int_equal(rc, 0);
+    assert_string_equal(back->submit.key, "k");
+    assert_int_equal(back->submit.priority, 70);
+    assert_int_equal(back->bulk[0].n, 5);
+    free(back);
+    m = (struct msg){
+        .kind = MSG_PUT, .put = {.hash = {1, 2}, .offset = 50, .total = 150}, .bulk = {{piece, 100}}, .n_bulk = 1};
+    back = there_and_back(&m, &e, &rc);
+    assert_int_equal(rc, 0);
+    assert_memory_equal(&back->put, &m.put, sizeof m.put);
+    free(back);
+    m = (struct msg){.kind = MSG_CONTROL, .job = 9, .control = "pause"};
+    back = there_and_back(&m, &e, &rc);
+    assert_int_equal(rc, 0);
+    assert_string_equal(back->control, "pause");
+    assert_int_equal(back->job, 9);
+    free(back);
+    m = (struct msg){.kind = MSG_FETCH, .fetch_offset = 1ull << 40};
+    back = there_and_back(&m, &e, &rc);
+    assert_int_equal(rc, 0);
+    assert_true(back->fetch_offset == 1ull << 40);
+    free(back);
+    m = (struct msg){.kind = MSG_ANSWER, .answer = {.code = E_BUSY, .text = "later", .offset = 3, .total = 4}};
+    back = there_and_back(&m, &e, &rc);
+    assert_int_equal(rc, 0);
+    assert_memory_equal(&back->answer, &m.answer, sizeof m.answer);
+    free(back);
+    static const enum msg_kind bare[] = {MSG_STATUS, MSG_LIST, MSG_WATCH};
+    for (int i = 0; i < 3; i++) {
+        m = (struct msg){.kind = bare[i], .job = 3};
+        back = there_and_back(&m, &e, &rc);
+        assert_int_equal(rc, 0);
+        assert_int_equal(back->kind, bare[i]);
+        free(back);
+    }
+    const struct msg wrong[] = {
+        {.kind = MSG_SUBMIT, .submit = {.priority = 70}},
+        {.kind = MSG_SUBMIT, .submit = {.priority = 101}, .bulk = {{piece, 5}}, .n_bulk = 1},
+        {.kind = MSG_PUT, .put = {.offset = 51, .total = 150}, .bulk = {{piece, 100}}, .n_bulk = 1},
+        {.kind = MSG_PUT, .put = {.offset = UINT64_MAX, .total = 150}, .bulk = {{piece, 100}}, .n_bulk = 1},
+        {.kind = MSG_PUT, .put = {.total = UINT64_MAX}, .bulk = {{piece, 100}}, .n_bulk = 1},
+        {.kind = MSG_FETCH, .fetch_offset = UINT64_MAX},
+        {.kind = MSG_ANSWER, .answer = {.code = 3}},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        free(there_and_back(&wrong[i], &e, &rc));
+        assert_int_equal(rc, E_INPUT);
+    }
+}
+
 static void refuse(struct msg *m, const char *part_of_sentence)
 {
     struct err e = {0};
@@ -225,6 +283,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(open_survives),
         cmocka_unit_test(small_messages_survive),
+        cmocka_unit_test(clients_words_survive),
         cmocka_unit_test(wrong_numbers_are_refused),
         cmocka_unit_test(random_bytes_never_crash),
         cmocka_unit_test(channel_carries_both_ways),

@@ -8,6 +8,16 @@
 
 const struct verb cli_verbs[] = {
     {"render", cli_render, "render one video: longtake render --image FILE --audio FILE -o FILE.mp4"},
+    {"serve", cli_serve, "the daemon: takes jobs and renders them; a killed one goes on where it was"},
+    {"submit", cli_submit, "hand a job to the daemon: longtake submit --image FILE --audio FILE"},
+    {"status", cli_status, "how a job stands: longtake status ID"},
+    {"watch", cli_watch, "the same, until it is over"},
+    {"list", cli_list, "all jobs"},
+    {"fetch", cli_fetch, "the finished film: longtake fetch ID -o FILE.mp4"},
+    {"cancel", cli_cancel, "end a job: longtake cancel ID"},
+    {"pause", cli_pause, "let a job rest; what is made stays"},
+    {"resume", cli_resume, "go on with a paused job"},
+    {"retry", cli_retry, "go on with a failed or cancelled job from where it stands"},
     {"weights", cli_weights, "make, check and convert model files"},
     {"version", cli_version, "print the version"},
     {"help", cli_help, "this list, or the flags of a verb: longtake help render"},
@@ -15,6 +25,22 @@ const struct verb cli_verbs[] = {
 };
 
 void cli_complain(const struct err *e) { fprintf(stderr, "longtake: %s\n", e->text); }
+
+int cli_model(char *path, size_t n, const char *given, struct err *e)
+{
+    static const char *const places[] = {"../model", "../share/longtake/model"};
+    if (given) {
+        snprintf(path, n, "%s", given);
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        cli_sibling(path, n, places[i]);
+        if (access(path, F_OK) == 0) return 0;
+    }
+    return err_set(e, E_INPUT,
+                   "no model; give --model FOLDER, or make a small one to try: longtake weights synth "
+                   "--seed 1 -o FOLDER");
+}
 
 void cli_sibling(char *path, size_t n, const char *name)
 {

@@ -44,23 +44,6 @@ struct run {
 
 // ---- before anything is read
 
-// The model that was given, or the one that stands beside the programs: build/model, share/longtake/model.
-static int model_find(struct run *r, struct err *e)
-{
-    static const char *const places[] = {"../model", "../share/longtake/model"};
-    if (r->spec.model) {
-        snprintf(r->model_dir, sizeof r->model_dir, "%s", r->spec.model);
-        return 0;
-    }
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        cli_sibling(r->model_dir, sizeof r->model_dir, places[i]);
-        if (access(r->model_dir, F_OK) == 0) return 0;
-    }
-    return err_set(e, E_INPUT,
-                   "no model; give --model FOLDER, or make a small one to try: longtake weights synth "
-                   "--seed 1 -o FOLDER");
-}
-
 static void part_take(char *part, const char *given)
 {
     if (given) snprintf(part, MODEL_PATH_MAX, "%s", given);
@@ -68,7 +51,7 @@ static void part_take(char *part, const char *given)
 
 static int model_check(struct run *r, struct err *e)
 {
-    int rc = model_find(r, e);
+    int rc = cli_model(r->model_dir, sizeof r->model_dir, r->spec.model, e);
     if (rc >= 0) rc = model_open(&r->model, r->model_dir, e);
     if (rc < 0) return rc;
     struct model m = r->model; // as the worker will see it

@@ -1,0 +1,377 @@
+// The verbs that ask a daemon. Each is one message and its answer; `submit` first brings the files that the daemon
+// lacks, `fetch` asks piece by piece.
+//
+// What is wrong with a job is found twice, with the same words: here where it needs no model, there where it does.
+#include "daemon/cli/cli.h"
+#include "daemon/cli/flags.h"
+#include "daemon/config.h"
+#include "daemon/desk.h"
+#include "daemon/inputs.h"
+#include "proto/base/clock.h"
+#include "proto/chan.h"
+#include "proto/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PATIENCE_MS = 10000, ARGS = 256 };
+
+struct client {
+    struct arena arena;
+    struct chan *chan;
+    struct msg in, out;
+    bool json;
+    // flags that are the client's own
+    const char *store, *key, *output;
+    int priority;
+    uint64_t id;
+    char socket[256];
+    uint8_t piece[MSG_BLOB_MAX];
+};
+
+#define AT(name) offsetof(struct client, name)
+// clang-format off
+static const struct opt rows[] = {
+    {"store", OPT_TEXT, AT(store), 0, 0, NULL, NULL, "DIR", "the daemon's store"},
+    {"key", OPT_TEXT, AT(key), 0, 0, NULL, NULL, "TEXT", "of your choice: submitted twice, it is one job"},
+    {"priority", OPT_INT, AT(priority), 0, 100, NULL, NULL, "N", "the higher comes first (50)"},
+    {"json", OPT_FLAG, AT(json), 0, 0, NULL, NULL, NULL, "print JSON"},
+    {0},
+};
+// clang-format on
+
+// ---- asking
+
+static struct msg *message(struct client *c, enum msg_kind kind)
+{
+    memset(&c->out, 0, sizeof c->out);
+    c->out.kind = kind;
+    c->out.job = c->id;
+    return &c->out;
+}
+
+static int connect_to(struct client *c, struct err *e)
+{
+    char folder[4000], endpoint[256];
+    int rc = c->store ? 0 : config_store(folder, sizeof folder, e);
+    if (rc >= 0) rc = desk_endpoint(endpoint, sizeof endpoint, c->store ? c->store : folder, e);
+    if (rc < 0) return rc;
+    snprintf(c->socket, sizeof c->socket, "%s", endpoint + strlen("ipc://"));
+    if (access(c->socket, F_OK) < 0)
+        return err_set(e, E_LOST, "no daemon works in %s; start one: longtake serve", c->store ? c->store : folder);
+    return chan_connect(&c->chan, endpoint, e);
+}
+
+static int answer_wait(struct client *c, int64_t patience_ms, struct err *e)
+{
+    int64_t end = clock_ms() + patience_ms;
+    for (;;) {
+        int rc = chan_recv(c->chan, &c->in, NULL, e);
+        if (rc < 0) return rc;
+        if (rc > 0 && c->in.kind == MSG_ANSWER) {
+            const struct msg_answer *a = &c->in.answer;
+            return a->code < 0 ? err_set(e, a->code == E_LOST ? E_FATAL : a->code, "%s", a->text) : 0;
+        }
+        if (clock_ms() > end) return err_set(e, E_LOST, "the daemon does not answer");
+        struct pollfd p = {.fd = chan_fd(c->chan), .events = POLLIN};
+        poll(&p, 1, 100);
+    }
+}
+
+static int ask(struct client *c, struct err *e)
+{
+    int rc = chan_send(c->chan, NULL, &c->out, e);
+    return rc < 0 ? rc : answer_wait(c, PATIENCE_MS, e);
+}
+
+// ---- showing
+
+static int64_t number(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
+
+static void show_job(const json_t *o)
+{
+    const char *status = json_string_value(json_object_get(o, "status"));
+    printf("job %lld: %s", (long long)number(o, "id"), status ? status : "?");
+    if (number(o, "segments_total"))
+        printf(", segment %lld/%lld", (long long)number(o, "segments"), (long long)number(o, "segments_total"));
+    if (json_object_get(o, "percent")) printf(", %.1f %%", json_number_value(json_object_get(o, "percent")));
+    const char *why = json_string_value(json_object_get(json_object_get(o, "error"), "message"));
+    printf(why ? ": %s\n" : "\n", why);
+}
+
+// The answer's JSON, shown. *status: a copy of the job's, the arena's.
+static int show(struct client *c, const char **status, struct err *e)
+{
+    json_t *o = NULL;
+    if (c->in.n_bulk < 1) return err_set(e, E_FATAL, "the daemon gave an empty answer");
+    int rc = json_parse(&o, "the answer", c->in.bulk[0].data, c->in.bulk[0].n, e);
+    if (rc < 0) return rc;
+    if (c->json)
+        printf("%.*s\n", (int)c->in.bulk[0].n, (const char *)c->in.bulk[0].data);
+    else if (json_is_array(o))
+        for (size_t i = 0; i < json_array_size(o); i++) show_job(json_array_get(o, i));
+    else
+        show_job(o);
+    fflush(stdout);
+    const char *s = json_string_value(json_object_get(o, "status"));
+    *status = arena_strdup(&c->arena, s ? s : "");
+    if (json_is_array(o) && json_array_size(o))
+        c->id = (uint64_t)number(json_array_get(o, json_array_size(o) - 1), "id");
+    else
+        c->id = json_is_array(o) ? UINT64_MAX : c->id;
+    json_decref(o);
+    return 0;
+}
+
+// ---- bringing files
+
+static int bring(struct client *c, const char *path, const char *hex, struct err *e)
+{
+    struct stat st;
+    int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0) rc = err_set(e, E_INPUT, "cannot read %s: %s", path, strerror(errno));
+    uint64_t total = rc < 0 ? 0 : (uint64_t)st.st_size, have = 0;
+    for (ssize_t n = 0; rc >= 0; n = pread(fd, c->piece, sizeof c->piece, (off_t)have)) {
+        if (n < 0) rc = err_set(e, E_INPUT, "cannot read %s: %s", path, strerror(errno));
+        if (n < 0) break;
+        struct msg *m = message(c, MSG_PUT);
+        for (int i = 0; i < 32; i++) sscanf(hex + 2 * i, "%2hhx", &m->put.hash[i]);
+        m->put.offset = have;
+        m->put.total = total;
+        m->bulk[0] = (struct msg_bulk){c->piece, (size_t)n};
+        m->n_bulk = n > 0;
+        rc = ask(c, e); // the first one only asks what is there
+        if (rc < 0 || c->in.answer.offset == total) break;
+        have = c->in.answer.offset;
+    }
+    if (fd >= 0) close(fd);
+    return rc;
+}
+
+static int bring_all(struct client *c, json_t *tree, struct err *e)
+{
+    static const char *const media[] = {"image", "video", "audio", "audio2", "mask1", "mask2"};
+    for (size_t i = 0; i < sizeof media / sizeof *media; i++) {
+        char hex[65];
+        struct stat st;
+        const char *path = json_string_value(json_object_get(tree, media[i]));
+        if (!path || strcmp(path, "None") == 0) continue;
+        if (stat(path, &st) < 0) return err_set(e, E_INPUT, "--%s: there is no file %s", media[i], path);
+        if (!S_ISREG(st.st_mode)) return err_set(e, E_INPUT, "--%s: %s is no file", media[i], path);
+        if (st.st_size == 0) return err_set(e, E_INPUT, "--%s: %s is empty (0 bytes)", media[i], path);
+        int rc = inputs_hash(hex, path, e);
+        if (rc >= 0) rc = bring(c, path, hex, e);
+        if (rc < 0) return rc;
+        json_object_set_new(tree, media[i], json_string(arena_printf(&c->arena, "content:%s", hex)));
+    }
+    return 0;
+}
+
+static int submit(struct client *c, int argc, char **argv, struct err *e)
+{
+    struct flags f;
+    struct spec s;
+    const char *status;
+    spec_init(&s);
+    int rc = flags_parse(&f, &s, argc, argv, e);
+    json_t *tree = spec_write(&s);
+    json_object_del(tree, "overwrite");
+    if (rc >= 0) rc = connect_to(c, e);
+    if (rc >= 0) rc = bring_all(c, tree, e);
+    char *text = json_dumps(tree, JSON_COMPACT);
+    if (rc >= 0) {
+        struct msg *m = message(c, MSG_SUBMIT);
+        snprintf(m->submit.key, sizeof m->submit.key, "%s", c->key ? c->key : "");
+        m->submit.priority = c->priority;
+        m->bulk[0] = (struct msg_bulk){text, strlen(text)};
+        m->n_bulk = 1;
+        rc = ask(c, e);
+    }
+    if (rc >= 0) rc = show(c, &status, e);
+    free(text);
+    json_decref(tree);
+    spec_free(&s);
+    return rc;
+}
+
+// ---- the verbs
+
+// Takes the client's own flags out of argv, and with `id` the job's number and -o.
+static int own_flags(struct client *c, bool id, int *argc, char **argv, struct err *e)
+{
+    int n = 0;
+    c->priority = 50;
+    for (int i = 0; i < *argc; i++) {
+        char *end = NULL;
+        const struct opt *o = strncmp(argv[i], "--", 2) == 0 ? opt_find(rows, argv[i] + 2) : NULL;
+        bool output = id && strcmp(argv[i], "-o") == 0;
+        if ((output || (o && o->type != OPT_FLAG)) && i + 1 == *argc)
+            return err_set(e, E_INPUT, "%s wants a value", argv[i]);
+        if (output)
+            c->output = argv[++i];
+        else if (o) {
+            const char *from = argv[i];
+            int rc = opt_set(o, c, &c->arena, from, o->type == OPT_FLAG ? "yes" : argv[++i], e);
+            if (rc < 0) return rc;
+        } else if (id && c->id == 0 && (c->id = strtoull(argv[i], &end, 10)) > 0 && *end == 0)
+            continue;
+        else if (id)
+            return err_set(e, E_INPUT, "'%s' is no number of a job", argv[i]);
+        else
+            argv[n++] = argv[i];
+    }
+    *argc = n;
+    return id && c->id == 0 ? err_set(e, E_INPUT, "which job? give its number, as longtake list shows it") : 0;
+}
+
+static int code_of(int rc, const struct err *e)
+{
+    if (rc >= 0) return EXIT_DONE;
+    cli_complain(e);
+    return e->code == E_LOST ? EXIT_UNREACHABLE : e->code == E_FATAL ? EXIT_JOB_FAILED : EXIT_USAGE;
+}
+
+static void client_free(struct client **c)
+{
+    chan_close(&(*c)->chan);
+    arena_free(&(*c)->arena);
+    free(*c);
+}
+
+static struct client *client_new(void)
+{
+    struct client *c = calloc(1, sizeof *c); // large
+    BUG_IF(!c, "no memory for a client");
+    return c;
+}
+
+int cli_submit(int argc, char **argv)
+{
+    struct client *c = client_new();
+    struct err e = {0};
+    int rc = own_flags(c, false, &argc, argv, &e);
+    if (rc >= 0) rc = submit(c, argc, argv, &e);
+    rc = code_of(rc, &e);
+    client_free(&c);
+    return rc;
+}
+
+// One question about one job, and its answer shown.
+static int question(int argc, char **argv, enum msg_kind kind, const char *verb)
+{
+    struct client *c = client_new();
+    struct err e = {0};
+    const char *status = "";
+    int rc = own_flags(c, true, &argc, argv, &e);
+    if (rc >= 0) rc = connect_to(c, &e);
+    if (rc >= 0) {
+        struct msg *m = message(c, kind);
+        if (verb) snprintf(m->control, sizeof m->control, "%s", verb);
+        rc = ask(c, &e);
+    }
+    if (rc >= 0) rc = show(c, &status, &e);
+    rc = code_of(rc, &e);
+    client_free(&c);
+    return rc;
+}
+
+int cli_status(int argc, char **argv) { return question(argc, argv, MSG_STATUS, NULL); }
+int cli_cancel(int argc, char **argv) { return question(argc, argv, MSG_CONTROL, "cancel"); }
+int cli_pause(int argc, char **argv) { return question(argc, argv, MSG_CONTROL, "pause"); }
+int cli_resume(int argc, char **argv) { return question(argc, argv, MSG_CONTROL, "resume"); }
+int cli_retry(int argc, char **argv) { return question(argc, argv, MSG_CONTROL, "retry"); }
+
+int cli_list(int argc, char **argv)
+{
+    struct client *c = client_new();
+    struct err e = {0};
+    const char *status;
+    int rc = own_flags(c, false, &argc, argv, &e);
+    if (rc >= 0 && argc > 0) rc = err_set(&e, E_INPUT, "longtake list takes no '%s'", argv[0]);
+    if (rc >= 0) rc = connect_to(c, &e);
+    while (rc >= 0 && c->id != UINT64_MAX) {
+        message(c, MSG_LIST);
+        rc = ask(c, &e);
+        if (rc >= 0) rc = show(c, &status, &e);
+    }
+    rc = code_of(rc, &e);
+    client_free(&c);
+    return rc;
+}
+
+static bool is_over(const char *status)
+{
+    return !strcmp(status, "completed") || !strcmp(status, "failed") || !strcmp(status, "cancelled");
+}
+
+int cli_watch(int argc, char **argv)
+{
+    struct client *c = client_new();
+    struct err e = {0};
+    const char *status = "";
+    int rc = own_flags(c, true, &argc, argv, &e);
+    if (rc >= 0) rc = connect_to(c, &e);
+    if (rc >= 0) {
+        message(c, MSG_WATCH);
+        rc = ask(c, &e);
+    }
+    while (rc >= 0) {
+        rc = show(c, &status, &e);
+        if (rc < 0 || is_over(status)) break;
+        while ((rc = answer_wait(c, 1000, &e)) == E_LOST) // nothing has changed, or the daemon has gone
+            if (access(c->socket, F_OK) < 0) break;
+    }
+    bool failed = rc >= 0 && strcmp(status, "completed") != 0;
+    rc = failed ? EXIT_JOB_FAILED : code_of(rc, &e);
+    client_free(&c);
+    return rc;
+}
+
+// The film beside its name until it is whole.
+static int fetch(struct client *c, struct err *e)
+{
+    char part[4200];
+    snprintf(part, sizeof part, "%s.part", c->output);
+    int rc = connect_to(c, e), fd = -1;
+    for (uint64_t at = 0, total = 1; rc >= 0 && at < total;) {
+        struct msg *m = message(c, MSG_FETCH);
+        m->fetch_offset = at;
+        rc = ask(c, e);
+        if (rc < 0) break;
+        total = c->in.answer.total;
+        size_t n = c->in.n_bulk ? c->in.bulk[0].n : 0;
+        if (fd < 0) fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        if (fd < 0 || pwrite(fd, n ? c->in.bulk[0].data : "", n, (off_t)at) != (ssize_t)n)
+            rc = err_set(e, E_FATAL, "cannot write %s: %s", part, strerror(errno));
+        else if (n == 0 && at < total)
+            rc = err_set(e, E_FATAL, "the film ends at byte %llu of %llu", (unsigned long long)at,
+                         (unsigned long long)total);
+        at += n;
+    }
+    if (rc >= 0 && (fsync(fd) < 0 || rename(part, c->output) < 0))
+        rc = err_set(e, E_FATAL, "cannot write %s: %s", c->output, strerror(errno));
+    if (fd >= 0) close(fd);
+    if (rc < 0) unlink(part);
+    return rc;
+}
+
+int cli_fetch(int argc, char **argv)
+{
+    struct client *c = client_new();
+    struct err e = {0};
+    struct stat st;
+    int rc = own_flags(c, true, &argc, argv, &e);
+    if (rc >= 0 && !c->output) rc = err_set(&e, E_INPUT, "no output; give -o FILE.mp4");
+    if (rc >= 0 && lstat(c->output, &st) == 0)
+        rc = err_set(&e, E_INPUT, "-o %s exists; choose another name", c->output);
+    if (rc >= 0) rc = fetch(c, &e);
+    rc = code_of(rc, &e);
+    client_free(&c);
+    return rc;
+}

@@ -1,0 +1,144 @@
+// `longtake serve`: the loop around service and desk.
+//
+// SIGTERM and SIGINT drain: nothing new is begun, workers leave at their next step, what is committed stays. With work
+// left the exit code is 75: started again, the daemon goes on with it.
+#include "daemon/cli/cli.h"
+#include "daemon/config.h"
+#include "daemon/desk.h"
+#include "daemon/service.h"
+#include "proto/base/clock.h"
+#include "proto/base/log.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { TICK_MS = 100, GOODBYE_MS = 5000 };
+
+struct daemon {
+    struct config config;
+    struct model model;
+    char store[4000], worker[4200];
+    struct loop *loop;
+    struct service *service;
+    struct desk *desk;
+    int signum;
+    int64_t goodbye_ms;
+    int n_left;
+};
+
+static void on_change(void *ctx, uint64_t id)
+{
+    struct daemon *d = ctx;
+    if (d->desk) desk_changed(d->desk, id);
+}
+
+static void on_turn(void *ctx)
+{
+    struct daemon *d = ctx;
+    if (!d->service || !d->desk) return;
+    desk_turn(d->desk, d->service);
+    service_turn(d->service);
+    if (!d->signum) return;
+    bool gone = service_drain(d->service, &d->n_left);
+    if (gone || clock_ms() > d->goodbye_ms) loop_stop(d->loop);
+}
+
+static void on_stop(void *ctx, int signum)
+{
+    struct daemon *d = ctx;
+    if (d->signum) _exit(EXIT_INTERRUPTED);
+    log_info("daemon.drain", "signal=%d", signum);
+    d->signum = signum;
+    d->goodbye_ms = clock_ms() + GOODBYE_MS;
+}
+
+// 0, or the exit code.
+static int prepare(struct daemon *d, int argc, char **argv)
+{
+    struct err e = {0};
+    char folder[4200];
+    int rc = config_read(&d->config, argc, argv, &e), code = EXIT_USAGE;
+    if (rc < 0 || d->config.help) goto out;
+    code = EXIT_CONFIG;
+    rc = cli_model(folder, sizeof folder, d->config.model, &e);
+    if (rc >= 0) rc = model_open(&d->model, folder, &e);
+    if (rc >= 0) rc = model_missing(&d->model, &e);
+    if (rc >= 0 && d->config.store)
+        snprintf(d->store, sizeof d->store, "%s", d->config.store);
+    else if (rc >= 0)
+        rc = config_store(d->store, sizeof d->store, &e);
+    cli_sibling(d->worker, sizeof d->worker, "longtake-worker");
+out:
+    if (rc < 0) cli_complain(&e);
+    return rc < 0 ? code : 0;
+}
+
+static int run(struct daemon *d)
+{
+    struct err e = {0};
+    char self[] = "/proc/self/exe";
+    const struct config *c = &d->config;
+    struct service_options o = {.folder = d->store,
+                                .self = self,
+                                .worker = c->worker ? c->worker : d->worker,
+                                .model = &d->model,
+                                .groups = c->groups,
+                                .attempts = c->attempts,
+                                .hello_ms = c->hello_ms,
+                                .silence_ms = c->silence_ms,
+                                .stall_ms = c->stall_ms,
+                                .upload_max = c->upload_max,
+                                .changed = on_change,
+                                .ctx = d};
+    int rc = loop_new(&d->loop, on_turn, d, &e);
+    if (rc >= 0) rc = service_open(&d->service, d->loop, &o, &e);
+    if (rc >= 0) rc = desk_open(&d->desk, d->loop, d->store, &e);
+    if (rc < 0) {
+        cli_complain(&e);
+        return EXIT_CONFIG;
+    }
+    loop_tick(d->loop, TICK_MS);
+    loop_signal(d->loop, SIGINT, on_stop, d);
+    loop_signal(d->loop, SIGTERM, on_stop, d);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    log_info("daemon.ready", "store=%s model=%s groups=%d", d->store, d->model.name, c->groups);
+    loop_run(d->loop);
+    log_info("daemon.end", "jobs_left=%d", d->n_left);
+    return d->n_left > 0 ? EXIT_INTERRUPTED : EXIT_DONE;
+}
+
+static void help(void)
+{
+    static const struct opt none[] = {{0}};
+    printf("longtake serve: takes jobs from longtake submit and renders them.\n\nKeys of --config FILE, and flags:\n");
+    opt_help(config_table(), stdout);
+    opt_help(none, stdout);
+    printf("  --config FILE, --check (print what holds, and start nothing)\n");
+}
+
+int cli_serve(int argc, char **argv)
+{
+    struct daemon *d = calloc(1, sizeof *d); // large
+    BUG_IF(!d, "no memory for a daemon");
+    int code = prepare(d, argc, argv);
+    if (code == 0 && d->config.help)
+        help();
+    else if (code == 0 && d->config.check)
+        config_print(&d->config);
+    else if (code == 0)
+        code = run(d);
+    desk_close(&d->desk);
+    if (d->service) {
+        struct loop *l = d->loop; // work may still be under way: it ends before its jobs do
+        loop_settle(l);
+        service_close(&d->service);
+    }
+    loop_free(&d->loop);
+    config_free(&d->config);
+    free(d);
+    return code;
+}

@@ -1,0 +1,27 @@
+// What a daemon is told: one table for flags, a YAML file, and the sample in deploy/.
+#ifndef DAEMON_CONFIG_H
+#define DAEMON_CONFIG_H
+
+#include "proto/base/opt.h"
+
+struct config {
+    struct arena arena;
+    const char *store; // folder
+    const char *model; // folder; NULL: the one that ships
+    const char *worker;
+    int groups, attempts;
+    int64_t silence_ms, stall_ms, hello_ms, upload_max;
+    const char *file; // --config
+    bool help, check;
+};
+
+// The rows of what a file may say; flags have the same and a few more.
+const struct opt *config_table(void);
+// Reads file and flags, in rising order of weight. E_INPUT.
+int config_read(struct config *c, int argc, char **argv, struct err *e);
+void config_free(struct config *c);
+// The store that is used where none is given: $XDG_DATA_HOME/longtake, or ~/.local/share/longtake. Makes its parents.
+int config_store(char *path, size_t n, struct err *e);
+void config_print(const struct config *c);
+
+#endif

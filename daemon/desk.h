@@ -1,0 +1,19 @@
+// Where clients ask: one socket in the store's folder, one answer to each message, and more to those that watch.
+//
+// Life: desk_open, desk_turn once per turn of the loop, desk_close. desk_changed says that a job did.
+#ifndef DAEMON_DESK_H
+#define DAEMON_DESK_H
+
+#include "daemon/loop.h"
+#include "daemon/service.h"
+
+struct desk;
+
+int desk_open(struct desk **out, struct loop *l, const char *folder, struct err *e);
+void desk_close(struct desk **d);
+void desk_turn(struct desk *d, struct service *s);
+void desk_changed(struct desk *d, uint64_t id);
+// The socket of the store in `folder`, as ZeroMQ spells it. E_INPUT: its name is too long for one.
+int desk_endpoint(char *endpoint, size_t n, const char *folder, struct err *e);
+
+#endif

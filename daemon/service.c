@@ -1,0 +1,439 @@
+// Rows and jobs. A job under way has a struct held; one that is over has only its row, and is taken up again by
+// `retry`.
+//
+// A job's row holds its keys with media named by content, so that nothing outside the store's folder is needed to go on
+// with it, but for the model. A client may name no path of this machine: keys that would are refused.
+#include "daemon/service.h"
+
+#include "daemon/media_store.h"
+#include "proto/base/clock.h"
+#include "proto/base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PATH_SIZE = 4096, NAME_ROOM = 64 };
+
+struct held {
+    struct job job;
+    struct spec spec;
+    struct held *next;
+};
+
+struct service {
+    struct service_options o;
+    char folder[PATH_SIZE - NAME_ROOM];
+    struct store *store;
+    struct media_store *media;
+    struct dispatch *dispatch;
+    struct held *held; // by rising id
+};
+
+static void on_change(void *ctx, struct job *j)
+{
+    struct service *s = ctx;
+    s->o.changed(s->o.ctx, j->id);
+}
+
+static struct held *find(const struct service *s, uint64_t id)
+{
+    for (struct held *h = s->held; h; h = h->next)
+        if (h->job.id == id) return h;
+    return NULL;
+}
+
+// ---- keys of a job
+
+static int keys_check(const json_t *tree, struct err *e)
+{
+    static const char *const paths[] = {"model", "ckpt-dir", "infinitetalk-dir", "wav2vec-dir", "dit-path",
+                                        "lora",  "lora-dir", "output",           "save-file",   "overwrite"};
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)tree, key, value)
+    {
+        for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+            if (strcmp(key, paths[i]) == 0)
+                return err_set(e, E_INPUT, "%s cannot be chosen by a client; the daemon has its own", key);
+    }
+    return 0;
+}
+
+// "content:HASH" in place of each file becomes its path in the store.
+static int media_resolve(const struct service *s, json_t *tree, struct err *e)
+{
+    static const char *const media[] = {"image", "video", "audio", "audio2", "mask1", "mask2"};
+    for (size_t i = 0; i < sizeof media / sizeof *media; i++) {
+        char path[PATH_SIZE];
+        const char *name = json_string_value(json_object_get(tree, media[i]));
+        if (!name || strcmp(name, "None") == 0) continue;
+        int rc = media_store_path(s->media, name, path, sizeof path, e);
+        if (rc < 0) return err_wrap(e, "%s", media[i]);
+        json_object_set_new(tree, media[i], json_string(path));
+    }
+    return 0;
+}
+
+static int spec_of(const struct service *s, struct spec *spec, const char *text, size_t n, const char *output,
+                   struct err *e)
+{
+    json_t *tree = NULL;
+    spec_init(spec);
+    int rc = json_parse(&tree, "the job", text, n, e);
+    if (rc >= 0) rc = keys_check(tree, e);
+    if (rc >= 0) rc = media_resolve(s, tree, e);
+    if (rc >= 0) rc = spec_read_tree(spec, "the job", tree, e);
+    json_decref(tree);
+    spec->output = arena_strdup(&spec->arena, output);
+    return rc < 0 ? rc : spec_resolve(spec, s->o.model, e);
+}
+
+static void job_folder(const struct service *s, uint64_t id, char *path, size_t n)
+{
+    snprintf(path, n, "%s/jobs/%llu", s->folder, (unsigned long long)id);
+}
+
+static void film_path(const struct service *s, uint64_t id, char *path, size_t n)
+{
+    snprintf(path, n, "%s/jobs/%llu/video.mp4", s->folder, (unsigned long long)id);
+}
+
+// ---- taking jobs up
+
+static void held_free(struct held *h)
+{
+    job_release(&h->job);
+    spec_free(&h->spec);
+    free(h);
+}
+
+static int take_up(struct service *s, uint64_t id, struct err *e)
+{
+    struct store_job row;
+    char folder[PATH_SIZE], film[PATH_SIZE];
+    int rc = store_get(s->store, id, &row, e);
+    if (rc <= 0) return rc;
+    job_folder(s, id, folder, sizeof folder);
+    film_path(s, id, film, sizeof film);
+    if (mkdir(folder, 0700) < 0 && errno != EEXIST)
+        return err_set(e, E_FATAL, "cannot make the folder %s: %s", folder, strerror(errno));
+    struct held *h = calloc(1, sizeof *h);
+    BUG_IF(!h, "no memory for a job");
+    bool paused = strcmp(row.state, job_state_name(JOB_PAUSED)) == 0;
+    rc = spec_of(s, &h->spec, row.spec, strlen(row.spec), film, e);
+    job_init(&h->job, id, &h->spec, s->o.model, folder);
+    h->job.priority = row.priority;
+    if (rc >= 0) rc = job_load(&h->job, s->store, e);
+    if (rc < 0) {
+        held_free(h);
+        return rc;
+    }
+    if (paused) h->job.state = JOB_PAUSED;
+    struct held **at = &s->held;
+    while (*at && (*at)->job.id < id) at = &(*at)->next;
+    h->next = *at;
+    *at = h;
+    dispatch_add(s->dispatch, &h->job);
+    return 0;
+}
+
+static bool row_is_over(const struct store_job *row)
+{
+    static const enum job_state ends[] = {JOB_COMPLETED, JOB_FAILED, JOB_CANCELLED};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(row->state, job_state_name(ends[i])) == 0) return true;
+    return false;
+}
+
+// What an earlier daemon left. A job that can no longer be read fails alone.
+static int take_up_all(struct service *s, struct err *e)
+{
+    struct store_job row;
+    int rc;
+    for (uint64_t id = 0; (rc = store_next(s->store, id, &row, e)) == 1;) {
+        char folder[PATH_SIZE], film[PATH_SIZE];
+        struct err why = {0};
+        id = row.id;
+        if (row_is_over(&row)) continue;
+        job_folder(s, id, folder, sizeof folder);
+        film_path(s, id, film, sizeof film);
+        bool finishing = strcmp(row.state, job_state_name(JOB_FINISHING)) == 0;
+        if (finishing && reel_is_delivered(folder, film))
+            rc = store_move(s->store, id, job_state_name(JOB_COMPLETED), NULL, e);
+        else if (take_up(s, id, &why) < 0)
+            rc = store_move(s->store, id, job_state_name(JOB_FAILED), &why, e);
+        if (rc < 0) return rc;
+    }
+    return rc;
+}
+
+// ---- life
+
+static int folders_make(struct service *s, struct err *e)
+{
+    char path[PATH_SIZE];
+    snprintf(path, sizeof path, "%s/jobs", s->folder);
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return err_set(e, E_FATAL, "cannot make the folder %s: %s", path, strerror(errno));
+    return media_store_open(&s->media, s->folder, s->o.upload_max, e);
+}
+
+int service_open(struct service **out, struct loop *l, const struct service_options *o, struct err *e)
+{
+    struct service *s = calloc(1, sizeof *s);
+    BUG_IF(!s, "no memory for the service");
+    s->o = *o;
+    snprintf(s->folder, sizeof s->folder, "%s", o->folder);
+    int rc = store_open(&s->store, s->folder, e);
+    if (rc >= 0) rc = folders_make(s, e);
+    if (rc < 0) {
+        service_close(&s);
+        return rc;
+    }
+    struct dispatch_options d = {.self = o->self,
+                                 .worker = o->worker,
+                                 .store = s->store,
+                                 .folder = s->folder,
+                                 .groups = o->groups,
+                                 .attempts = o->attempts,
+                                 .patient = true,
+                                 .hello_ms = o->hello_ms,
+                                 .silence_ms = o->silence_ms,
+                                 .stall_ms = o->stall_ms,
+                                 .changed = on_change,
+                                 .ctx = s};
+    dispatch_new(&s->dispatch, l, &d);
+    rc = take_up_all(s, e);
+    if (rc < 0) {
+        service_close(&s);
+        return rc;
+    }
+    *out = s;
+    return 0;
+}
+
+void service_close(struct service **ps)
+{
+    struct service *s = *ps;
+    if (!s) return;
+    dispatch_free(&s->dispatch);
+    while (s->held) {
+        struct held *h = s->held;
+        s->held = h->next;
+        job_let_go(&h->job);
+        held_free(h);
+    }
+    media_store_close(&s->media);
+    store_close(&s->store);
+    free(s);
+    *ps = NULL;
+}
+
+// Jobs that are over go, and those that are paused let go of what they hold.
+static void tidy(struct service *s)
+{
+    for (struct held **at = &s->held; *at;) {
+        struct held *h = *at;
+        struct job *j = &h->job;
+        bool over = job_is_over(j), rests = over || j->state == JOB_PAUSED || j->state == JOB_QUEUED;
+        if (rests && !j->busy) job_let_go(j);
+        if (!over || j->busy) {
+            at = &h->next;
+            continue;
+        }
+        log_info("job.over", "job=%llu state=%s", (unsigned long long)j->id, job_state_name(j->state));
+        *at = h->next;
+        dispatch_take(s->dispatch, j);
+        held_free(h);
+    }
+}
+
+void service_turn(struct service *s)
+{
+    tidy(s);
+    dispatch_turn(s->dispatch);
+}
+
+bool service_drain(struct service *s, int *n_left)
+{
+    *n_left = 0;
+    for (const struct held *h = s->held; h; h = h->next) *n_left += !job_is_over(&h->job);
+    return dispatch_drain(s->dispatch);
+}
+
+// ---- what is asked for
+
+static bool by_chance(const json_t *tree)
+{
+    const json_t *seed = json_object_get(tree, "seed");
+    return json_is_integer(seed) && json_integer_value(seed) < 0;
+}
+
+// 1: the key was used for this very job. A seed by chance is the one that chance gave then.
+static int known_key(struct service *s, const char *key, const json_t *tree, uint64_t *id, struct err *e)
+{
+    struct store_job row;
+    json_t *was = NULL, *now = json_copy((json_t *)tree);
+    int rc = key[0] ? store_get_key(s->store, key, &row, e) : 0;
+    if (rc == 1) rc = json_parse(&was, "the store", row.spec, strlen(row.spec), e) < 0 ? E_FATAL : 1;
+    if (rc == 1) {
+        *id = row.id;
+        if (by_chance(now)) json_object_set(now, "seed", json_object_get(was, "seed"));
+        if (!json_equal(now, was))
+            rc = err_set(e, E_INPUT, "the key '%s' was used for another job, %llu; take a new key", key,
+                         (unsigned long long)row.id);
+    }
+    json_decref(was);
+    json_decref(now);
+    return rc;
+}
+
+static int job_add(struct service *s, const char *key, int priority, json_t *tree, uint64_t *id, struct err *e)
+{
+    char probe[PATH_SIZE];
+    struct spec spec;
+    char *text = json_dumps(tree, JSON_COMPACT | JSON_SORT_KEYS);
+    snprintf(probe, sizeof probe, "%s/video.mp4", s->folder);
+    int rc = spec_of(s, &spec, text, strlen(text), probe, e);
+    free(text);
+    if (by_chance(tree)) json_object_set_new(tree, "seed", json_integer(spec.r.seed));
+    spec_free(&spec);
+    if (rc < 0) return rc;
+    text = json_dumps(tree, JSON_COMPACT | JSON_SORT_KEYS);
+    struct store_job row = {
+        .key = key[0] ? key : NULL, .spec = text, .state = job_state_name(JOB_QUEUED), .priority = priority};
+    rc = store_add(s->store, &row, id, e);
+    free(text);
+    return rc < 0 ? rc : take_up(s, *id, e);
+}
+
+int service_submit(struct service *s, const char *key, int priority, const char *text, size_t n, uint64_t *id,
+                   struct err *e)
+{
+    json_t *tree = NULL;
+    int rc = json_parse(&tree, "the job", text, n, e);
+    if (rc >= 0 && !json_is_object(tree)) rc = err_set(e, E_INPUT, "the job is no object of keys");
+    if (rc >= 0) rc = known_key(s, key, tree, id, e);
+    if (rc == 0) rc = job_add(s, key, priority, tree, id, e);
+    json_decref(tree);
+    return rc < 0 ? rc : 0;
+}
+
+static int none(uint64_t id, struct err *e)
+{
+    return err_set(e, E_INPUT, "there is no job %llu; longtake list shows them", (unsigned long long)id);
+}
+
+static int retry(struct service *s, uint64_t id, struct err *e)
+{
+    struct store_job row;
+    int rc = store_get(s->store, id, &row, e);
+    if (rc == 0) return none(id, e);
+    if (rc < 0) return rc;
+    if (!strcmp(row.state, job_state_name(JOB_FAILED)) || !strcmp(row.state, job_state_name(JOB_CANCELLED))) {
+        rc = store_move(s->store, id, job_state_name(JOB_QUEUED), NULL, e);
+        return rc < 0 ? rc : take_up(s, id, e);
+    }
+    return err_set(e, E_BUSY, "job %llu is %s and cannot be retried", (unsigned long long)id, row.state);
+}
+
+int service_control(struct service *s, uint64_t id, const char *verb, struct err *e)
+{
+    static const struct {
+        const char *verb;
+        int (*order)(struct dispatch *d, struct job *j, struct err *e);
+    } orders[] = {{"cancel", dispatch_cancel}, {"pause", dispatch_pause}, {"resume", dispatch_resume}};
+    tidy(s);
+    struct held *h = find(s, id);
+    if (strcmp(verb, "retry") == 0 && !h) return retry(s, id, e);
+    for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
+        if (strcmp(verb, orders[i].verb) != 0) continue;
+        if (h) return orders[i].order(s->dispatch, &h->job, e);
+        struct store_job row;
+        int rc = store_get(s->store, id, &row, e);
+        if (rc <= 0) return rc < 0 ? rc : none(id, e);
+        return err_set(e, E_BUSY, "job %llu is %s: there is nothing to %s", (unsigned long long)id, row.state, verb);
+    }
+    return err_set(e, E_BUSY, "job %llu is under way: there is nothing to %s", (unsigned long long)id, verb);
+}
+
+static json_t *row_json(const struct store_job *row)
+{
+    json_t *o = json_pack("{sIssss*sisI}", "id", (json_int_t)row->id, "status", row->state, "key", row->key, "priority",
+                          row->priority, "created_at", (json_int_t)row->created_s);
+    if (row->ended_s) json_object_set_new(o, "ended_at", json_integer(row->ended_s));
+    json_object_update_new(o, json_pack("{sIsIsIsI}", "frames", (json_int_t)row->frames, "frames_total",
+                                        (json_int_t)row->n_frames, "segments", (json_int_t)row->segments,
+                                        "segments_total", (json_int_t)row->n_segments));
+    if (row->error)
+        json_object_set_new(o, "error", json_pack("{ssss}", "code", err_name(row->code), "message", row->error));
+    return o;
+}
+
+// What the row cannot know.
+static void live_json(json_t *o, const struct job *j)
+{
+    json_object_set_new(o, "status", json_string(job_state_name(j->state)));
+    json_object_set_new(o, "percent", json_real(j->percent));
+    if (j->state != JOB_RUNNING) return;
+    double left = job_seconds_left(j);
+    json_object_set_new(o, "stage", json_string(j->stage));
+    json_object_set_new(o, "step", json_integer(j->step));
+    json_object_set_new(o, "seconds_left", left < 0 ? json_null() : json_real(left));
+}
+
+int service_status(struct service *s, uint64_t id, json_t **out, bool *over, struct err *e)
+{
+    struct store_job row;
+    int rc = store_get(s->store, id, &row, e);
+    if (rc <= 0) return rc < 0 ? rc : none(id, e);
+    const struct held *h = find(s, id);
+    *out = row_json(&row);
+    *over = row_is_over(&row);
+    if (h && !*over) live_json(*out, &h->job);
+    return 0;
+}
+
+int service_list(struct service *s, uint64_t after, int most, json_t **out, struct err *e)
+{
+    struct store_job row;
+    int rc = 1;
+    *out = json_array();
+    while (most-- > 0 && (rc = store_next(s->store, after, &row, e)) == 1) {
+        json_t *o = row_json(&row);
+        after = row.id;
+        const struct held *h = find(s, after);
+        if (h && !row_is_over(&row)) live_json(o, &h->job);
+        json_array_append_new(*out, o);
+    }
+    if (rc < 0) json_decref(*out);
+    return rc < 0 ? rc : 0;
+}
+
+int service_put(struct service *s, const uint8_t hash[32], uint64_t offset, uint64_t total, const void *data, size_t n,
+                uint64_t *have, struct err *e)
+{
+    return media_store_put(s->media, hash, offset, total, data, n, have, e);
+}
+
+int service_film(struct service *s, uint64_t id, int *fd, uint64_t *total, struct err *e)
+{
+    struct store_job row;
+    struct stat st;
+    char film[PATH_SIZE];
+    int rc = store_get(s->store, id, &row, e);
+    if (rc <= 0) return rc < 0 ? rc : none(id, e);
+    if (strcmp(row.state, job_state_name(JOB_COMPLETED)) != 0)
+        return err_set(e, E_BUSY, "job %llu is %s: there is no finished film yet", (unsigned long long)id, row.state);
+    film_path(s, id, film, sizeof film);
+    *fd = open(film, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0 || fstat(*fd, &st) < 0)
+        return err_set(e, E_FATAL, "cannot read the film %s: %s", film, strerror(errno));
+    *total = (uint64_t)st.st_size;
+    return 0;
+}

@@ -1,0 +1,48 @@
+// All jobs of a daemon: those under way as the dispatcher's, the rest as rows of the store.
+//
+// Life: service_open takes up what the store says was not finished; service_submit and service_control change it;
+// service_turn once per turn of the loop; service_close. Everything happens on the loop's thread.
+//
+// The store's folder: store.db, media/ (files by the hash of their content), jobs/ID/ (a growing film, then video.mp4).
+#ifndef DAEMON_SERVICE_H
+#define DAEMON_SERVICE_H
+
+#include "daemon/dispatch.h"
+#include "proto/json.h"
+
+struct service;
+
+struct service_options {
+    const char *folder; // of the store
+    const char *self, *worker;
+    const struct model *model;
+    int groups, attempts;
+    int64_t hello_ms, silence_ms, stall_ms;
+    int64_t upload_max; // bytes of one file
+    // The job has changed.
+    void (*changed)(void *ctx, uint64_t id);
+    void *ctx;
+};
+
+int service_open(struct service **out, struct loop *l, const struct service_options *o, struct err *e);
+void service_close(struct service **s);
+void service_turn(struct service *s);
+// Nothing new is begun; true when all groups have gone. *n_left: jobs that are not over.
+bool service_drain(struct service *s, int *n_left);
+
+// A job whose media are in media/ already. `key`: "" or of the client's choice. Durable when it returns.
+int service_submit(struct service *s, const char *key, int priority, const char *text, size_t n, uint64_t *id,
+                   struct err *e);
+// `verb`: cancel pause resume retry.
+int service_control(struct service *s, uint64_t id, const char *verb, struct err *e);
+// The job as JSON, the caller's to free (json_decref). *over: it will not change by itself.
+int service_status(struct service *s, uint64_t id, json_t **out, bool *over, struct err *e);
+// At most `most` jobs with ids above `after`.
+int service_list(struct service *s, uint64_t after, int most, json_t **out, struct err *e);
+// A piece of a file for media/; *have: how much of it is there. With n = 0 only asks.
+int service_put(struct service *s, const uint8_t hash[32], uint64_t offset, uint64_t total, const void *data, size_t n,
+                uint64_t *have, struct err *e);
+// The finished film of a job: a descriptor, the caller's to close, and its length.
+int service_film(struct service *s, uint64_t id, int *fd, uint64_t *total, struct err *e);
+
+#endif

@@ -1,0 +1,183 @@
+#!/usr/bin/env bash
+# The daemon from outside, with a worker that needs no model: jobs in and films out, orders, kills at any moment, restarts.
+#   serve.sh BIN_DIR
+set -euo pipefail
+bin=$(realpath "$1")
+here=$(cd "$(dirname "$0")/.." && pwd)
+tmp=$(mktemp -d)
+daemon=
+trap '[ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null; rm -rf "$tmp"' EXIT
+cd "$tmp"
+export XDG_DATA_HOME=$tmp/data XDG_RUNTIME_DIR=$tmp FAKE_WORKER=step:20
+checks=0
+
+fail() { echo "serve: $*" >&2; tail -5 log >&2; exit 1; }
+ok() { checks=$((checks + 1)); echo "ok $*"; }
+longtake() { timeout 60 "$bin/longtake" "$@"; }
+# says WORDS CODE COMMAND...: ends with the code and a line of stderr has the words
+says() {
+  local words=$1 code=$2 rc=0
+  shift 2
+  "$@" >out 2>err || rc=$?
+  [ "$rc" -eq "$code" ] || fail "$*: ends with $rc, not $code: $(cat err)"
+  grep -q -- "$words" err || fail "$*: no '$words' in: $(cat err)"
+  ok "$words"
+}
+submit() { longtake submit --image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav" "$@" | sed -E 's/job ([0-9]+):.*/\1/'; }
+state() { longtake status "$1" --json | sed -E 's/.*"status":"([a-z]+)".*/\1/'; }
+segments() { longtake status "$1" --json | sed -E 's/.*"segments":([0-9]+).*/\1/'; }
+until_segment() { for _ in $(seq 400); do [ "$(segments "$1")" -ge "$2" ] && return; sleep 0.03; done; fail "job $1 never has segment $2"; }
+is() { [ "$(state "$1")" = "$2" ] || fail "job $1 is $(state "$1"), not $2"; ok "job $1 is $2"; }
+completes() { longtake watch "$1" >out 2>err || fail "job $1: $(tail -1 out) $(cat err)"; rm -f "$1.mp4"; longtake fetch "$1" -o "$1.mp4" || fail "no film of job $1"; cmp -s whole.mp4 "$1.mp4" || fail "job $1 has other bytes"; ok "job $1: the bytes of the undisturbed run"; }
+start() {
+  "$bin/longtake" serve --model model --worker "$bin/fake_worker" "$@" 2>>log &
+  daemon=$!
+  for _ in $(seq 200); do longtake list >/dev/null 2>&1 && return; sleep 0.05; done
+  fail "the daemon does not start"
+}
+stop() { # SIGNAL CODE
+  local rc=0
+  kill "-$1" "$daemon"
+  wait "$daemon" 2>/dev/null || rc=$?
+  [ "$rc" -eq "$2" ] || fail "after SIG$1 the daemon ends with $rc, not $2"
+  daemon=
+  ok "SIG$1 ends the daemon with $2"
+}
+
+mkdir model
+cat >model/model.yaml <<Y
+frame-num: 17
+motion-frame: 5
+steps: 3
+sizes:
+  - {name: tiny, shift: 7, buckets: [[1.0, 64, 64]]}
+dit: part
+adapter: part
+text: part
+tokenizer: part
+clip: part
+vae: part
+voice: part
+Y
+: >model/part
+: >log
+longtake render --model model --worker "$bin/fake_worker" --image "$here/deploy/media/portrait.png" \
+  --audio "$here/deploy/media/voice.wav" -o whole.mp4 2>/dev/null || fail "render fails"
+
+# words
+says "start one: longtake serve" 4 longtake list
+echo "grups: 3" >bad.yaml
+says "unknown key grups; did you mean groups?" 2 longtake serve --config bad.yaml --model model
+says "unknown flag --grups; did you mean --groups?" 2 longtake serve --grups 2
+says "is not between 1 and 64" 2 longtake serve --groups 0
+# the sample has every key, with its default, and no other
+sed -nE 's/^#?([a-z-]+):.*/\1/p' "$here/deploy/longtake.yaml" | sort >sample
+longtake serve --model model --check | sed -E 's/:.*//' | sort >keys
+cmp -s sample keys || fail "deploy/longtake.yaml and the table differ: $(diff sample keys)"
+for key in groups attempts upload-max; do
+  [ "$(sed -nE "s/^#$key: //p" "$here/deploy/longtake.yaml")" = "$(longtake serve --model model --check | sed -nE "s/^$key: //p")" ] ||
+    fail "the sample's $key is not the default"
+done
+sed -E 's/^#(groups|attempts)/\1/' "$here/deploy/longtake.yaml" >used.yaml
+longtake serve --model model --config used.yaml --groups 7 --check | grep -qx "groups: 7" || fail "a flag does not outweigh the file"
+ok "the sample, the table and flags agree"
+
+# one job, and one key
+start
+says "another process works in" 3 longtake serve --model model
+[ "$(submit --key a --seed -1)" = 1 ] || fail "the first job is not 1"
+[ "$(submit --key a --seed -1)" = 1 ] || fail "the same key is another job"
+says "the key 'a' was used for another job, 1" 2 longtake submit --image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice2.wav" --key a
+says "model cannot be chosen by a client" 2 longtake submit --image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav" --model /etc
+says "there is no job 99" 2 longtake status 99
+says "is no number of a job" 2 longtake status x
+completes 1
+says "there is nothing to pause" 2 longtake pause 1
+[ "$(find data/longtake/media -type f | wc -l)" -eq 3 ] || fail "media: $(ls data/longtake/media)"
+ok "each file was brought once"
+
+# pause, resume, cancel, retry
+job=$(submit)
+until_segment "$job" 3
+longtake pause "$job" >/dev/null
+is "$job" paused
+had=$(segments "$job")
+sleep 0.5
+[ "$(segments "$job")" -eq "$had" ] || fail "a paused job gets on"
+longtake resume "$job" >/dev/null
+completes "$job"
+job=$(submit)
+until_segment "$job" 2
+longtake cancel "$job" >/dev/null
+is "$job" cancelled
+says "there is no finished film yet" 2 longtake fetch "$job" -o never.mp4
+next=$(submit)
+completes "$next"
+longtake retry "$job" >/dev/null
+[ "$(segments "$job")" -ge 2 ] || fail "retry begins anew"
+completes "$job"
+[ "$(grep -c group.lost log)" -eq 0 ] || fail "groups were lost: $(grep group.lost log)"
+ok "one worker has served all of them"
+
+# the urgent one comes first, at the border of a segment
+slow=$(submit --priority 10)
+until_segment "$slow" 2
+urgent=$(submit --priority 90)
+completes "$urgent"
+[ "$(state "$slow")" != completed ] || fail "the urgent job came last"
+completes "$slow"
+
+# drain, and go on
+job=$(submit)
+until_segment "$job" 2
+stop TERM 75
+start --groups 2
+[ "$(segments "$job")" -ge 2 ] || fail "what was committed is gone"
+completes "$job"
+stop TERM 0
+
+# kills: of the daemon and of workers, with three jobs on two groups
+start --groups 2
+jobs="$(submit) $(submit) $(submit)"
+RANDOM=5
+for round in 1 2 3 4 5 6; do
+  sleep "0.$((RANDOM % 9 + 1))"
+  victim=$(pgrep -P "$daemon" -x fake_worker | head -1 || true)
+  if [ $((round % 2)) -eq 0 ] && [ -n "$victim" ]; then
+    kill -9 "$victim" || true
+  else
+    kill -9 "$daemon"
+    wait "$daemon" 2>/dev/null || true
+    start --groups 2
+  fi
+done
+for job in $jobs; do completes "$job"; done
+stop TERM 0
+
+# a worker that does not come up is no job's fault
+export FAKE_WORKER=step:5,mute,once:$tmp/never
+start --hello-ms 300 --attempts 1
+job=$(submit)
+sleep 1.5
+[ "$(state "$job")" != failed ] || fail "the job failed while its group was down"
+stop TERM 75
+export FAKE_WORKER=step:5
+start
+completes "$job"
+
+# a job that fails is told, and keeps what was made
+stop TERM 0
+export FAKE_WORKER=step:5,fail:4,once:$tmp/failed-once
+start
+job=$(submit)
+longtake watch "$job" >out || true
+is "$job" failed
+longtake status "$job" | grep -q "segment refused: the words are too long" || fail "no word why: $(longtake status "$job")"
+[ "$(segments "$job")" -eq 4 ] || fail "the failed job has $(segments "$job") segments"
+: >"$tmp/failed-once"
+stop TERM 0
+start
+longtake retry "$job" >/dev/null
+completes "$job"
+stop TERM 0
+echo "serve: $checks checks passed"
