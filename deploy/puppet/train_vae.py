@@ -22,12 +22,12 @@ from vae import vae_new
 # name, minutes, crops a step, frames, size, Muon's rate at the start and at the end, decoder only; part of the steps that
 # take single pictures instead, which cost a third and show four times as many faces
 STAGES = [
-    ("image", 8, 16, 1, 64, 0.03, 0.03, False, 0.0),
-    ("five", 3, 16, 5, 48, 0.03, 0.02, False, 0.0),
-    ("thirteen", 12, 7, 13, 48, 0.02, 0.012, False, 0.0),
-    ("long", 24, 4, FRAMES, 48, 0.015, 0.002, False, 0.6),
-    ("full", 8, 2, FRAMES, SIZE, 0.004, 0.001, False, 0.0),
-    ("decoder", 10, 3, FRAMES, 64, 0.01, 0.0, True, 0.0),
+    ("image", 20, 16, 1, 64, 0.03, 0.012, False, 0.0),
+    ("five", 3, 16, 5, 48, 0.012, 0.012, False, 0.0),
+    ("thirteen", 10, 7, 13, 48, 0.012, 0.01, False, 0.0),
+    ("long", 20, 4, FRAMES, 48, 0.01, 0.004, False, 0.6),
+    ("full", 15, 2, FRAMES, SIZE, 0.006, 0.0005, False, 0.0),
+    ("decoder", 10, 2, FRAMES, SIZE, 0.006, 0.0, True, 0.0),
 ]
 KL, NOISE = 1e-4, 0.07
 
