@@ -36,7 +36,8 @@ qk_kernel 48"
 wanted="attend_mma_kernel HMMA 64
 attend_mma_kernel LDSM 36
 attend_mma_kernel LDGSTS 5
-conv_mma_kernel HMMA 32
+conv_mma_kernelI4bf16 HMMA 32
+conv_mma_kernelIf HMMA 32
 conv_mma_kernel LDGSTS 12
 norm_kernelI4bf16S0_Li8 LDG.E.128 1
 norm_kernelI4bf16S0_Li8 STG.E.128 1

@@ -82,7 +82,7 @@ int64_t load_capacity(const struct weights *w)
     int64_t bytes = 64 << 20;
     for (int64_t i = 0; i < weights_count(w); i++) {
         tensor t;
-        if (weights_get(w, weights_name(w, i), &t, NULL) == 0) bytes += tensor_count(t) * 8 + 4096;
+        if (weights_get(w, weights_name(w, i), &t, NULL) == 0) bytes += tensor_count(t) * 12 + 4096; // as stored, and packed
     }
     return bytes;
 }
