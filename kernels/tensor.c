@@ -5,7 +5,6 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 const struct dtype_info dtype_table[DT_COUNT] = {
     [DT_NONE] = {"none", 0}, [DT_F32] = {"F32", 4},         [DT_BF16] = {"BF16", 2},       [DT_F16] = {"F16", 2},
@@ -13,13 +12,6 @@ const struct dtype_info dtype_table[DT_COUNT] = {
     [DT_I16] = {"I16", 2},   [DT_I32] = {"I32", 4},         [DT_I64] = {"I64", 8},         [DT_U8] = {"U8", 1},
     [DT_BOOL] = {"BOOL", 1},
 };
-
-enum dtype dtype_parse(const char *name)
-{
-    for (int t = DT_NONE + 1; t < DT_COUNT; t++)
-        if (strcasecmp(dtype_table[t].name, name) == 0) return (enum dtype)t;
-    return DT_NONE;
-}
 
 tensor tensor_of(void *data, enum dtype t, int n, const int64_t *shape)
 {

@@ -34,7 +34,6 @@ struct dtype_info {
     int size;
 };
 extern const struct dtype_info dtype_table[DT_COUNT];
-enum dtype dtype_parse(const char *name); // DT_NONE when unknown; accepts "f32", "F32"
 static inline int dtype_size(enum dtype t) { return dtype_table[t].size; }
 
 typedef struct tensor {

@@ -116,14 +116,6 @@ static json_t *vocabulary_of(void)
     return v;
 }
 
-int64_t docs_vocabulary(void)
-{
-    json_t *v = vocabulary_of();
-    int64_t n = (int64_t)json_array_size(v);
-    json_decref(v);
-    return n;
-}
-
 int docs_tokenizer(const char *path, const struct synth_sizes *s, struct err *e)
 {
     json_t *v = vocabulary_of(), *added = json_array();

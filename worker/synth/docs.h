@@ -11,7 +11,4 @@ int docs_extractor(const char *path, const struct synth_sizes *s, struct err *e)
 int docs_tokenizer(const char *path, const struct synth_sizes *s, struct err *e); // tokenizer.json
 int docs_model(const char *path, const struct synth_sizes *s, struct err *e);     // model.yaml
 
-// Rows of the smallest vocabulary.
-int64_t docs_vocabulary(void);
-
 #endif
