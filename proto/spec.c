@@ -306,6 +306,22 @@ static int check_speakers(struct spec *s, struct err *e)
     return 0;
 }
 
+// Another name or a link for an input is caught too: replacing it would cost the user the recording.
+static int check_output_apart(const struct spec *s, const struct stat *output, struct err *e)
+{
+    const struct {
+        const char *key, *path;
+    } inputs[] = {{"--image", s->image},     {"--video", s->video},          {"--audio", s->audio[0]},
+                  {"--audio2", s->audio[1]}, {"--mask1", s->region[0].mask}, {"--mask2", s->region[1].mask}};
+    struct stat st;
+    for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++)
+        if (inputs[i].path && stat(inputs[i].path, &st) == 0 && st.st_dev == output->st_dev &&
+            st.st_ino == output->st_ino)
+            return err_set(e, E_INPUT, "-o %s is the file that %s reads; choose another name", s->output,
+                           inputs[i].key);
+    return 0;
+}
+
 static int check_output(const struct spec *s, struct err *e)
 {
     if (!s->output) return err_set(e, E_INPUT, "no output; give -o FILE.mp4");
@@ -318,9 +334,9 @@ static int check_output(const struct spec *s, struct err *e)
     struct stat st;
     if (stat(folder, &st) < 0 || !S_ISDIR(st.st_mode))
         return err_set(e, E_INPUT, "-o %s: there is no folder %s; make it first", s->output, folder);
-    if (stat(s->output, &st) == 0 && S_ISDIR(st.st_mode))
-        return err_set(e, E_INPUT, "-o %s is a folder; give a file name", s->output);
-    return 0;
+    if (stat(s->output, &st) < 0) return 0;
+    if (S_ISDIR(st.st_mode)) return err_set(e, E_INPUT, "-o %s is a folder; give a file name", s->output);
+    return check_output_apart(s, &st, e);
 }
 
 static void take_default(double *field, double v)
@@ -335,11 +351,29 @@ static void warn_guidance(struct spec *s, const char *key, double scale)
     if (scale > 10) spec_notice(s, text, "far above what models are made for; colours may burn out");
 }
 
+// The size asked for. The published program's command lines always name one of its two; a model that knows neither (a
+// small one) renders its own instead of refusing them.
+static int resolve_size(struct spec *s, const struct model *m, const struct bucket_table **t, struct err *e)
+{
+    static const char *const published[] = {"infinitetalk-480", "infinitetalk-720"};
+    bool asked = false, known = false;
+    for (size_t i = 0; i < 2; i++) {
+        asked |= s->size && strcmp(s->size, published[i]) == 0;
+        for (int k = 0; k < m->n_sizes; k++) known |= strcmp(m->size[k].name, published[i]) == 0;
+    }
+    const char *own = m->size[0].name;
+    if (!asked || known) return model_size(m, s->size ? s->size : own, t, e);
+    char why[128];
+    snprintf(why, sizeof why, "this model does not have it and renders its own size %s", own);
+    spec_notice(s, s->size, why);
+    return model_size(m, own, t, e);
+}
+
 static int resolve_numbers(struct spec *s, const struct model *m, struct err *e)
 {
     struct spec_render *r = &s->r;
     const struct bucket_table *t;
-    if (model_size(m, s->size ? s->size : m->size[0].name, &t, e) < 0) return E_INPUT;
+    if (resolve_size(s, m, &t, e) < 0) return E_INPUT;
     snprintf(r->size, sizeof r->size, "%s", t->name);
     if (!r->frame_num) r->frame_num = m->frame_num;
     if (!r->motion_frame) r->motion_frame = m->motion_frame;
@@ -389,7 +423,8 @@ static int resolve_lora(struct spec *s, struct err *e)
     if (s->n_lora_scale > 1 && s->n_lora_scale != s->n_lora)
         return err_set(e, E_INPUT, "%d LoRA files but %d scales; give one scale for all, or one each", s->n_lora,
                        s->n_lora_scale);
-    for (int i = s->n_lora_scale; i < s->n_lora; i++) s->lora_scale[i] = s->n_lora_scale ? s->lora_scale[0] : 1.0;
+    double usual = s->r.parity == SPEC_PARITY_PUBLISHED ? 1.2 : 1.0;
+    for (int i = s->n_lora_scale; i < s->n_lora; i++) s->lora_scale[i] = s->n_lora_scale ? s->lora_scale[0] : usual;
     return 0;
 }
 

@@ -8,6 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+// A key of neither kind: the nearest of both is named.
+static int unknown_key(const char *what, const char *key, struct err *e)
+{
+    static const char *const nested[] = {"cond_audio", "cond_video", "cond_image", "bbox", "bbox_xyxy", "mask_files"};
+    const size_t n_nested = sizeof nested / sizeof *nested;
+    struct opt all[200];
+    size_t n = 0;
+    for (; n < n_nested; n++) all[n] = (struct opt){.key = nested[n]};
+    for (const struct opt *o = spec_table(); o->key && n < 199; o++) all[n++] = *o;
+    all[n] = (struct opt){0};
+    int rc = opt_unknown(all, "key", key, e);
+    return e ? err_wrap(e, "%s", what) : rc;
+}
+
 static int take_scalar(struct spec *s, const char *what, const char *key, const json_t *v, struct err *e)
 {
     char from[256], number[64];
@@ -113,9 +127,8 @@ static int take_key(struct spec *s, const char *what, const char *key, const jso
                        "%s: tts_audio is not supported; record or synthesise the speech first and give it as "
                        "cond_audio",
                        what);
-    if (json_is_array(v) &&
-        (strcmp(key, "lora-scale") == 0 || strcmp(key, "lora_scale") == 0 || strncmp(key, "lora", 4) == 0))
-        return take_list(s, what, key, v, e);
+    if (!opt_find(spec_table(), key)) return unknown_key(what, key, e);
+    if (json_is_array(v) && strncmp(key, "lora", 4) == 0) return take_list(s, what, key, v, e);
     return take_scalar(s, what, key, v, e);
 }
 

@@ -74,7 +74,72 @@ static void defaults_come_from_the_model(void **state)
     assert_int_equal(s.max_frame_num, 1000);
     assert_int_equal(s.r.seed, 7);
     assert_int_equal(s.n_lora, 1);
+    assert_true(s.lora_scale[0] == 1.2); // what the published program takes
     spec_free(&s);
+    assert_int_equal(build(&s, (struct pair[]){GOOD, {"lora_dir", "@"}, {0}}, &e), 0);
+    assert_true(s.lora_scale[0] == 1.0);
+    spec_free(&s);
+}
+
+// A published command line names one of two sizes; a model that knows neither takes it all the same.
+static void a_published_size_fits_every_model(void **state)
+{
+    (void)state;
+    struct model m = sample_model();
+    struct spec s;
+    struct err e = {0};
+    strcpy(m.size[0].name, "tiny");
+    m.n_sizes = 1;
+    const char *const asked[] = {"infinitetalk-480", "infinitetalk-720", "infinitetalk-480p", "large"};
+    for (size_t i = 0; i < 4; i++) {
+        const struct pair pairs[] = {GOOD, {"size", asked[i]}};
+        spec_init(&s);
+        for (size_t k = 0; k < 4; k++) {
+            const char *text = strcmp(pairs[k].text, "@") == 0 ? file : pairs[k].text;
+            assert_int_equal(spec_set(&s, "flag", pairs[k].key, pairs[k].key, text, &e), 0);
+        }
+        assert_int_equal(spec_resolve(&s, &m, &e), i < 2 ? 0 : E_INPUT);
+        if (i < 2) {
+            assert_string_equal(s.r.size, "tiny");
+            assert_true(s.r.shift == 7);
+            assert_non_null(strstr(s.notices, asked[i]));
+        }
+        spec_free(&s);
+    }
+    m = sample_model();
+    m.n_sizes = 1; // a model that knows one of the two does not take the other for it
+    spec_init(&s);
+    const struct pair pairs[] = {GOOD, {"size", "infinitetalk-720"}};
+    for (size_t k = 0; k < 4; k++)
+        spec_set(&s, "flag", pairs[k].key, pairs[k].key, strcmp(pairs[k].text, "@") == 0 ? file : pairs[k].text, &e);
+    assert_int_equal(spec_resolve(&s, &m, &e), E_INPUT);
+    spec_free(&s);
+}
+
+static void an_output_never_replaces_an_input(void **state)
+{
+    (void)state;
+    char film[80], link_name[80], says[160];
+    struct spec s;
+    struct err e = {0};
+    snprintf(film, sizeof film, "%s.mp4", file);
+    snprintf(link_name, sizeof link_name, "%s.link.mp4", file);
+    FILE *f = fopen(film, "w");
+    assert_non_null(f);
+    assert_int_equal(fclose(f), 0);
+    assert_int_equal(symlink(film, link_name), 0);
+    const char *const keys[] = {"video", "audio", "audio2", "mask1"};
+    for (size_t i = 0; i < 4; i++) {
+        const struct pair pairs[] = {
+            {"video", file}, {"audio", file},       {"audio2", file},     {"audio-type", "para"}, {"mask1", file},
+            {"mask2", file}, {"output", link_name}, {"overwrite", "yes"}, {keys[i], film},        {0}};
+        assert_int_equal(build(&s, pairs, &e), E_INPUT);
+        snprintf(says, sizeof says, "-o %s is the file that --%s reads; choose another name", link_name, keys[i]);
+        assert_string_equal(e.text, says);
+        spec_free(&s);
+    }
+    unlink(film);
+    unlink(link_name);
 }
 
 struct refusal {
@@ -168,6 +233,10 @@ static void wrong_json_is_refused(void **state)
     static const struct pair cases[] = {
         {"[1]", "not a list of keys"},
         {"{\"promt\":\"x\"}", "unknown key promt; did you mean prompt?"},
+        {"{\"cond_vidoe\":\"x\"}", "job.json: unknown key cond_vidoe; did you mean cond_video?"},
+        {"{\"cond_audo\":{\"person1\":\"a\"}}", "job.json: unknown key cond_audo; did you mean cond_audio?"},
+        {"{\"bbx\":{\"person1\":[1,2,3,4]}}", "did you mean bbox?"},
+        {"{\"boxx\":\"1,2,3,4\"}", "did you mean box1?"},
         {"{\"cond_audio\":{}}", "cond_audio wants person1"},
         {"{\"cond_audio\":{\"person2\":\"a\"}}", "lacks person1"},
         {"{\"cond_audio\":{\"person1\":null}}", "wants a path"},
@@ -249,9 +318,10 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults_come_from_the_model), cmocka_unit_test(refusals_name_the_thing_and_the_way_out),
-        cmocka_unit_test(the_published_json_is_read),   cmocka_unit_test(wrong_json_is_refused),
-        cmocka_unit_test(what_is_written_is_read_back),
+        cmocka_unit_test(defaults_come_from_the_model),      cmocka_unit_test(refusals_name_the_thing_and_the_way_out),
+        cmocka_unit_test(the_published_json_is_read),        cmocka_unit_test(wrong_json_is_refused),
+        cmocka_unit_test(what_is_written_is_read_back),      cmocka_unit_test(a_published_size_fits_every_model),
+        cmocka_unit_test(an_output_never_replaces_an_input),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
