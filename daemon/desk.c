@@ -146,11 +146,17 @@ static int put(struct desk *d, struct service *s, const struct chan_peer *to, st
 
 static int watch(struct desk *d, const struct chan_peer *from, uint64_t job, struct err *e)
 {
-    for (int i = 0; i < WATCHERS; i++)
-        if (d->watcher[i].job == 0) {
-            d->watcher[i] = (struct watcher){.peer = *from, .job = job, .due = true};
-            return 0;
-        }
+    struct watcher *place = NULL;
+    for (int i = 0; i < WATCHERS; i++) {
+        struct watcher *w = &d->watcher[i];
+        bool same = w->job == job && w->peer.n == from->n && memcmp(w->peer.id, from->id, (size_t)from->n) == 0;
+        if (same || (w->job == 0 && !place)) place = w;
+        if (same) break;
+    }
+    if (place) {
+        *place = (struct watcher){.peer = *from, .job = job, .due = true};
+        return 0;
+    }
     return err_set(e, E_BUSY, "%d clients watch already; try again later, or ask for the status", WATCHERS);
 }
 

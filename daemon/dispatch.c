@@ -238,6 +238,8 @@ static void picture_done(void *ctx)
     struct job *j = en->job;
     j->busy = false;
     if (en->rc < 0) {
+        free(en->picture);
+        en->picture = NULL;
         fail(en->d, en, &en->error);
         return;
     }

@@ -158,12 +158,24 @@ static const char *text_at(sqlite3_stmt *q, int i) { return (const char *)sqlite
 
 // ---- opening
 
+// The name of a new folder is on disk after this. Where a file system cannot do that, nothing better is to be had.
+static void folder_sync(const char *folder)
+{
+    char above[PATH_SIZE + 4];
+    snprintf(above, sizeof above, "%s/..", folder);
+    int fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
 static int folder_take(struct store *s, struct err *e)
 {
     char path[PATH_SIZE + 16];
     bool made = mkdir(s->folder, 0700) == 0;
     if (!made && errno != EEXIST)
         return err_set(e, E_INPUT, "cannot make the folder %s: %s; choose another place", s->folder, strerror(errno));
+    if (made) folder_sync(s->folder);
     snprintf(path, sizeof path, "%s/store.db", s->folder);
     s->is_new = access(path, F_OK) < 0;
     snprintf(path, sizeof path, "%s/lock", s->folder);

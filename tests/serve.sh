@@ -124,8 +124,34 @@ slow=$(submit --priority 10)
 until_segment "$slow" 2
 urgent=$(submit --priority 90)
 completes "$urgent"
-[ "$(state "$slow")" != completed ] || fail "the urgent job came last"
 completes "$slow"
+[ "$(sed -nE 's/.*job.over job=([0-9]+) .*/\1/p' log | tail -2 | head -1)" = "$urgent" ] || fail "the urgent job came last"
+ok "the urgent job came first"
+
+# what a service manager is told
+python3 - "$tmp/notify" >told <<'P' &
+import socket, sys, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[1])
+s.settimeout(20)
+while True:
+    got = s.recv(4096).decode()
+    print(got, flush=True)
+    if "STOPPING" in got: break
+P
+listener=$!
+stop TERM 0
+for _ in $(seq 100); do [ -S notify ] && break; sleep 0.05; done
+export NOTIFY_SOCKET=$tmp/notify WATCHDOG_USEC=400000
+start
+sleep 0.8
+stop TERM 0
+unset NOTIFY_SOCKET WATCHDOG_USEC
+wait "$listener" || fail "the manager was not told of the end"
+grep -qx READY=1 told || fail "the manager was told: $(cat told)"
+[ "$(grep -c WATCHDOG=1 told)" -ge 2 ] || fail "the watchdog was told: $(cat told)"
+ok "a service manager is told when it is ready, alive and ending"
+start
 
 # drain, and go on
 job=$(submit)
@@ -152,6 +178,16 @@ for round in 1 2 3 4 5 6; do
   fi
 done
 for job in $jobs; do completes "$job"; done
+job=$(submit)
+longtake watch "$job" >watched &
+watcher=$!
+until_segment "$job" 2
+kill -9 "$daemon"
+wait "$daemon" 2>/dev/null || true
+start
+wait "$watcher" || fail "who watches loses a daemon that comes again: $(cat watched)"
+ok "watching outlives the daemon"
+completes "$job"
 stop TERM 0
 
 # a worker that does not come up is no job's fault

@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 10000, ARGS = 256 };
+enum { PATIENCE_MS = 10000, ASK_AGAIN_MS = 2000, AWAY_MS = 60000 };
 
 struct client {
     struct arena arena;
@@ -31,7 +31,6 @@ struct client {
     const char *store, *key, *output;
     int priority;
     uint64_t id;
-    char socket[256];
     uint8_t piece[MSG_BLOB_MAX];
 };
 
@@ -62,8 +61,7 @@ static int connect_to(struct client *c, struct err *e)
     int rc = c->store ? 0 : config_store(folder, sizeof folder, e);
     if (rc >= 0) rc = desk_endpoint(endpoint, sizeof endpoint, c->store ? c->store : folder, e);
     if (rc < 0) return rc;
-    snprintf(c->socket, sizeof c->socket, "%s", endpoint + strlen("ipc://"));
-    if (access(c->socket, F_OK) < 0)
+    if (access(endpoint + strlen("ipc://"), F_OK) < 0)
         return err_set(e, E_LOST, "no daemon works in %s; start one: longtake serve", c->store ? c->store : folder);
     return chan_connect(&c->chan, endpoint, e);
 }
@@ -324,8 +322,11 @@ int cli_watch(int argc, char **argv)
     while (rc >= 0) {
         rc = show(c, &status, &e);
         if (rc < 0 || is_over(status)) break;
-        while ((rc = answer_wait(c, 1000, &e)) == E_LOST) // nothing has changed, or the daemon has gone
-            if (access(c->socket, F_OK) < 0) break;
+        int64_t quiet_ms = clock_ms();
+        while ((rc = answer_wait(c, ASK_AGAIN_MS, &e)) == E_LOST && clock_ms() - quiet_ms < AWAY_MS) {
+            message(c, MSG_WATCH); // nothing has changed; or the daemon has been started anew, and knows of no watcher
+            chan_send(c->chan, NULL, &c->out, NULL);
+        }
     }
     bool failed = rc >= 0 && strcmp(status, "completed") != 0;
     rc = failed ? EXIT_JOB_FAILED : code_of(rc, &e);

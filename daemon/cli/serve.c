@@ -5,6 +5,7 @@
 #include "daemon/cli/cli.h"
 #include "daemon/config.h"
 #include "daemon/desk.h"
+#include "daemon/notify.h"
 #include "daemon/service.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
@@ -25,7 +26,7 @@ struct daemon {
     struct service *service;
     struct desk *desk;
     int signum;
-    int64_t goodbye_ms;
+    int64_t goodbye_ms, watchdog_ms, barked_ms;
     int n_left;
 };
 
@@ -41,6 +42,10 @@ static void on_turn(void *ctx)
     if (!d->service || !d->desk) return;
     desk_turn(d->desk, d->service);
     service_turn(d->service);
+    if (d->watchdog_ms > 0 && clock_ms() - d->barked_ms >= d->watchdog_ms) { // the loop is alive
+        notify_say("WATCHDOG=1");
+        d->barked_ms = clock_ms();
+    }
     if (!d->signum) return;
     bool gone = service_drain(d->service, &d->n_left);
     if (gone || clock_ms() > d->goodbye_ms) loop_stop(d->loop);
@@ -51,6 +56,7 @@ static void on_stop(void *ctx, int signum)
     struct daemon *d = ctx;
     if (d->signum) _exit(EXIT_INTERRUPTED);
     log_info("daemon.drain", "signal=%d", signum);
+    notify_say("STOPPING=1");
     d->signum = signum;
     d->goodbye_ms = clock_ms() + GOODBYE_MS;
 }
@@ -106,6 +112,8 @@ static int run(struct daemon *d)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     log_info("daemon.ready", "store=%s model=%s groups=%d", d->store, d->model.name, c->groups);
+    d->watchdog_ms = notify_watchdog_ms();
+    notify_say("READY=1\nSTATUS=takes jobs");
     loop_run(d->loop);
     log_info("daemon.end", "jobs_left=%d", d->n_left);
     return d->n_left > 0 ? EXIT_INTERRUPTED : EXIT_DONE;
