@@ -29,7 +29,7 @@ limits="attend_mma_kernel<128,_2 255
 attend_mma_kernel<128,_1 255
 attend_mma_kernel<64 255
 conv_mma_kernel 168
-norm_kernel 48
+norm_kernel 64
 scale_kernel 48
 qk_kernel 48"
 # mangled pattern, opcode that must be there, how often at least

@@ -45,7 +45,8 @@ template <int V> __device__ __forceinline__ void keep_v(float *keep, const float
 // ---- kernels
 
 // h = norm(x); with ADD first x = R(x + y gate).
-template <class T, class H, int V, int G, bool ADD> __global__ void __launch_bounds__(THREADS) norm_kernel(norm_args a)
+template <class T, class H, int V, int G, bool ADD>
+__global__ void __launch_bounds__(THREADS, 4) norm_kernel(norm_args a)
 {
     team<G> t(a.width);
     if (t.row >= a.x.count) return; // a whole team
