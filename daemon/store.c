@@ -172,12 +172,11 @@ static void folder_sync(const char *folder)
 static int folder_take(struct store *s, struct err *e)
 {
     char path[PATH_SIZE + 16];
-    bool made = mkdir(s->folder, 0700) == 0;
-    if (!made && errno != EEXIST)
+    if (mkdir(s->folder, 0700) < 0 && errno != EEXIST)
         return err_set(e, E_INPUT, "cannot make the folder %s: %s; choose another place", s->folder, strerror(errno));
-    if (made) folder_sync(s->folder);
     snprintf(path, sizeof path, "%s/store.db", s->folder);
     s->is_new = access(path, F_OK) < 0;
+    if (s->is_new) folder_sync(s->folder);
     snprintf(path, sizeof path, "%s/lock", s->folder);
     s->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (s->lock < 0)

@@ -178,6 +178,13 @@ static int submit(struct client *c, int argc, char **argv, struct err *e)
     const char *status;
     spec_init(&s);
     int rc = flags_parse(&f, &s, argc, argv, e);
+    if (rc >= 0 && f.help) {
+        printf("longtake submit: hand a job to the daemon. Flags:\n");
+        opt_help(rows, stdout);
+        opt_help(spec_table(), stdout);
+        spec_free(&s);
+        return 0;
+    }
     json_t *tree = spec_write(&s);
     json_object_del(tree, "overwrite");
     if (rc >= 0) rc = connect_to(c, e);

@@ -74,6 +74,8 @@ static int open_beside(struct run *r, struct err *e)
 {
     struct err why = {0};
     const char *output = r->spec.output;
+    if (mkdir(r->folder, 0700) < 0 && errno != EEXIST)
+        return err_set(e, E_INPUT, "-o %s: cannot write there: %s; choose another folder", output, strerror(errno));
     int rc = store_open(&r->store, r->folder, &why);
     if (rc == E_BUSY)
         return err_set(e, rc, "-o %s: another render is writing it; wait for that one or choose another name", output);
