@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { KEY_LEN = 28, CACHE_MAX = 96, ARGS_MAX = 4, PACK_ALIGN = 64 };
+enum { KEY_LEN = 28, CACHE_MAX = 64, ARGS_MAX = 4, PACK_ALIGN = 64 };
 
 // A primitive and the memories that it is called with.
 struct entry {
@@ -65,6 +65,8 @@ struct onednn *onednn_open(int n_threads, bool bf16)
     BUG_IF(!o, "no memory for oneDNN");
     o->n_threads = n_threads;
     o->bf16 = bf16;
+    // The entries here are the cache; the library's own would keep up to 1024 more, each with its generated code.
+    dnnl_set_primitive_cache_capacity(0);
     BUG_IF(dnnl_engine_create(&o->engine, dnnl_cpu, 0) != dnnl_success, "oneDNN has no CPU engine");
     BUG_IF(dnnl_stream_create(&o->stream, o->engine, dnnl_stream_default_flags) != dnnl_success,
            "oneDNN has no stream");
