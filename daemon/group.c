@@ -87,6 +87,7 @@ static void arguments_of(struct arguments *a, const struct group *g, const struc
     if (s->r.parity == SPEC_PARITY_PUBLISHED) add(a, "--parity", "published");
     add(a, "--cache", o->cache);
     add(a, "--device", "cpu");
+    add(a, "--parent", arena_printf(&a->arena, "%d", (int)getpid()));
 }
 
 static int process_start(struct group *g, struct loop *l, const struct group_options *o, struct err *e)

@@ -344,6 +344,7 @@ int main(int argc, char **argv)
     note(&f, "pid %d\n", (int)getpid());
     for (int i = 1; i < argc; i++) {
         note(&f, "%s%s", argv[i], i + 1 < argc ? " " : "\n");
+        if (strcmp(argv[i], "--parent") == 0 && i + 1 < argc && getppid() != atoi(argv[i + 1])) return 2;
         if (strcmp(argv[i], "--connect") == 0 && i + 1 < argc) endpoint = argv[i + 1];
     }
     if (!endpoint || chan_connect(&f.chan, endpoint, &e) < 0) return 2;

@@ -24,7 +24,7 @@ enum { LORAS_MAX = SPEC_LORAS, EXIT_INPUT = 3 };
 
 struct flags {
     const char *connect, *model, *dit, *adapter, *voice, *cache, *table, *device;
-    int speakers, dtype, threads, parity;
+    int speakers, dtype, threads, parity, parent;
     const char *lora[LORAS_MAX];
     double lora_scale[LORAS_MAX];
     int n_lora;
@@ -74,6 +74,7 @@ static const struct opt rows[] = {
      .help = "cpu, cuda (the card of the launcher's local rank) or cuda:N [cpu]"},
     {"table", OPT_TEXT, AT(table), .value = "NAME",
      .help = "ops on the cpu: cpu (fast), ref (plain), check (both, compared)"},
+    {"parent", OPT_INT, AT(parent), 1, 1 << 30, .value = "PID", .help = NULL},
     {"selftest", OPT_FLAG, AT(selftest), .help = "try every op of the device against the reference"},
     {"help", OPT_FLAG, AT(help), .help = "this text"},
     {"version", OPT_FLAG, AT(version), .help = "name and version"},
@@ -181,6 +182,9 @@ int main(int argc, char **argv)
                    "       longtake-worker weights synth|inspect ...\n");
             opt_help(rows, stdout);
         }
+    } else if (rc == 0 && f.parent && getppid() != f.parent) {
+        // it died before its death could be asked for
+        rc = err_set(&e, E_FATAL, "the process that started this worker, %d, has ended", f.parent);
     } else if (rc == 0) {
         rc = dev_open(&d, f.table ? f.table : f.device, f.threads, &e);
         if (rc == 0) rc = f.selftest ? selftest_run(d, stdout, &e) : serve(&f, d, &e);
