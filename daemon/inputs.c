@@ -37,7 +37,7 @@ int inputs_hash(char name[65], const char *path, struct err *e)
         int why = errno;
         free(piece);
         if (fd >= 0) close(fd);
-        if (n < 0) return err_set(e, E_INPUT, "cannot read %s: %s", path, strerror(why));
+        if (n < 0) return err_set(e, E_INPUT, "cannot read it: %s", strerror(why));
     }
     hash_final(&h, bytes);
     hex(name, bytes);
@@ -113,6 +113,7 @@ int inputs_name(json_t **out, const struct spec *s, const struct model *m, struc
                                                                                                     "output",
                                                                                                     "overwrite",
                                                                                                     "model"};
+    static const char *const word[] = {"picture", "video", "voice", "voice", "mask", "mask"};
     json_t *tree = spec_write(s);
     for (size_t i = 0; i < sizeof media / sizeof *media; i++) {
         char name[65];
@@ -120,7 +121,8 @@ int inputs_name(json_t **out, const struct spec *s, const struct model *m, struc
         if (!path || strcmp(path, "None") == 0) continue;
         int rc = inputs_hash(name, path, e);
         if (rc < 0) {
-            json_decref(tree);
+            err_wrap(e, "%s %s", word[i], path);
+            json_decref(tree); // the path with it
             return rc;
         }
         json_object_set_new(tree, media[i], json_string(name));

@@ -67,6 +67,7 @@ static int complete(const struct media_store *m, int fd, const char *part, const
 {
     char got[65];
     int rc = inputs_hash(got, part, e);
+    if (rc < 0) err_wrap(e, "%s", part);
     if (rc >= 0 && strcmp(got, want) != 0) {
         unlink(part);
         return err_set(e, E_INPUT, "the file that was brought as %.16s... has other bytes; bring it again", want);

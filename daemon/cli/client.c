@@ -164,6 +164,7 @@ static int bring_all(struct client *c, json_t *tree, struct err *e)
         if (!S_ISREG(st.st_mode)) return err_set(e, E_INPUT, "--%s: %s is no file", media[i], path);
         if (st.st_size == 0) return err_set(e, E_INPUT, "--%s: %s is empty (0 bytes)", media[i], path);
         int rc = inputs_hash(hex, path, e);
+        if (rc < 0) err_wrap(e, "%s", path);
         if (rc >= 0) rc = bring(c, path, hex, e);
         if (rc < 0) return rc;
         json_object_set_new(tree, media[i], json_string(arena_printf(&c->arena, "content:%s", hex)));
