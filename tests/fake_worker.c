@@ -14,6 +14,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/hash.h"
 #include "proto/chan.h"
+#include "proto/voice_hash.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -135,9 +136,7 @@ static void voice_check(struct fake *f)
     const struct msg_open *o = &f->open.open;
     struct hash h;
     uint8_t hash[HASH_BYTES];
-    int64_t head[2] = {o->spec.n_speakers, (int64_t)o->n_samples};
-    hash_init(&h);
-    hash_update(&h, head, sizeof head);
+    voice_hash_init(&h, o->spec.n_speakers, (int64_t)o->n_samples);
     for (int p = 0; p < o->spec.n_speakers; p++) {
         if (f->got[p] != o->n_samples * sizeof(float)) return;
         hash_update(&h, f->voice[p], f->got[p]);

@@ -10,6 +10,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/chan.h"
+#include "proto/voice_hash.h"
 #include "worker/link.h"
 
 #include <poll.h>
@@ -101,9 +102,7 @@ static struct msg open_message(const float *voice)
                                        .audio_scale = 1};
     m.open.n_samples = N;
     struct hash h;
-    int64_t head[2] = {1, N};
-    hash_init(&h);
-    hash_update(&h, head, sizeof head);
+    voice_hash_init(&h, 1, N);
     hash_update(&h, voice, N * sizeof *voice);
     hash_final(&h, m.open.voice_hash);
     return m;

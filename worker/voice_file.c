@@ -5,6 +5,7 @@
 #include "worker/voice_file.h"
 
 #include "proto/spec.h"
+#include "proto/voice_hash.h"
 #include "worker/scratch.h"
 
 #include <errno.h>
@@ -100,9 +101,8 @@ int voice_file_check(const struct voice_file *v, const uint8_t hash[HASH_BYTES],
 {
     struct hash h;
     uint8_t buf[CHECK_BYTES], found[HASH_BYTES];
-    int64_t head[2] = {v->n_speakers, v->n_samples}, end = v->n_speakers * part_bytes(v);
-    hash_init(&h);
-    hash_update(&h, head, sizeof head);
+    int64_t end = v->n_speakers * part_bytes(v);
+    voice_hash_init(&h, v->n_speakers, v->n_samples);
     for (int64_t at = 0; at < end; at += CHECK_BYTES) {
         size_t n = end - at < CHECK_BYTES ? (size_t)(end - at) : CHECK_BYTES;
         if (!read_whole(v->fd, buf, n, at)) return err_set(e, E_FATAL, "cannot read the voice back from disk");

@@ -17,6 +17,7 @@
 #include "daemon/media/mux.h"
 #include "daemon/media/resample.h"
 #include "daemon/media/speaker.h"
+#include "proto/voice_hash.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -224,13 +225,11 @@ int voice_read16(struct voice *v, int speaker, float *dst, int64_t from, int64_t
     return rc;
 }
 
-// The count, then the samples of each speaker: two jobs with one hash hear the same.
+// Two jobs with one hash hear the same.
 static int hash_set(struct voice *v, struct err *e)
 {
     struct hash h;
-    int64_t head[2] = {v->n_speakers, v->info.n_samples16};
-    hash_init(&h);
-    hash_update(&h, head, sizeof head);
+    voice_hash_init(&h, v->n_speakers, v->info.n_samples16);
     for (int p = 0; p < v->n_speakers; p++)
         for (int64_t at = 0; at < v->info.n_samples16; at += TRACK_PIECE) {
             int64_t n = v->info.n_samples16 - at < TRACK_PIECE ? v->info.n_samples16 - at : TRACK_PIECE;
