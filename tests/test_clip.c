@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "tests/folder.h"
 #include "worker/models/clip.h"
 #include "worker/synth/parts.h"
 #include "worker/weights/write_safetensors.h"
@@ -17,23 +18,14 @@
 
 enum { SEED = 57 };
 
-static char top[64];
 static struct dev *dev;
 static struct dev_arena *arena;
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        struct err e = {0};                                                                                            \
-        struct err *ep = &e;                                                                                           \
-        if ((call) < 0) fail_msg("%s", e.text);                                                                        \
-    } while (0)
 
 static int begin(void **state)
 {
     (void)state;
     printf("seed %d\n", SEED);
-    strcpy(top, "/tmp/test_clip_XXXXXX");
-    if (!mkdtemp(top) || dev_open(&dev, "ref", 0, NULL) < 0) return -1;
+    if (top_make("test_clip") < 0 || dev_open(&dev, "ref", 0, NULL) < 0) return -1;
     arena = dev_arena_new(dev, "test", (int64_t)1 << 30);
     return 0;
 }
@@ -41,11 +33,9 @@ static int begin(void **state)
 static int end(void **state)
 {
     (void)state;
-    char command[128];
     dev_arena_free(&arena);
     dev_close(&dev);
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
+    return top_remove();
 }
 
 // An encoder of 42 pixels: nine patches and the class token.

@@ -11,20 +11,12 @@
 
 #include <cmocka.h>
 
+#include "tests/folder.h"
 #include "worker/inspect/inspect.h"
 #include "worker/synth/parts.h"
 #include "worker/synth/synth.h"
 #include "worker/weights/write_safetensors.h"
 #include "worker/weights_main.h"
-
-static char top[64];
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        struct err e = {0};                                                                                            \
-        struct err *ep = &e;                                                                                           \
-        if ((call) < 0) fail_msg("%s", e.text);                                                                        \
-    } while (0)
 
 static const char *at(char *buf, size_t n, const char *name)
 {
@@ -37,17 +29,14 @@ static int begin(void **state)
     (void)state;
     char dir[256];
     struct synth_report r;
-    snprintf(top, sizeof top, "/tmp/test_inspect_XXXXXX");
-    if (!mkdtemp(top)) return -1;
+    if (top_make("test_inspect") < 0) return -1;
     return synth_write(&(struct synth_options){.seed = 3, .dir = at(dir, sizeof dir, "tiny")}, &r, NULL);
 }
 
 static int end(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
+    return top_remove();
 }
 
 // ---- asking

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "tests/folder.h"
 #include "worker/synth/parts.h"
 #include "worker/weights/lora.h"
 #include "worker/weights/lora_key.h"
@@ -18,29 +19,17 @@
 
 #include <math.h>
 
-static char top[64];
-
 static int begin(void **state)
 {
     (void)state;
-    snprintf(top, sizeof top, "/tmp/test_lora_XXXXXX");
-    return mkdtemp(top) ? 0 : -1;
+    return top_make("test_lora");
 }
 
 static int end(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
+    return top_remove();
 }
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        struct err e = {0};                                                                                            \
-        struct err *ep = &e;                                                                                           \
-        if ((call) < 0) fail_msg("%s", e.text);                                                                        \
-    } while (0)
 
 // ---- files
 

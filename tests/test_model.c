@@ -12,8 +12,7 @@
 #include <cmocka.h>
 
 #include "proto/spec.h"
-
-static char top[64];
+#include "tests/folder.h"
 
 // Writes a file below the test's folder, making the folders on its way.
 static void put(const char *name, const char *text)
@@ -34,16 +33,13 @@ static void put(const char *name, const char *text)
 static int begin(void **state)
 {
     (void)state;
-    strcpy(top, "/tmp/test_model_XXXXXX");
-    return mkdtemp(top) ? 0 : -1;
+    return top_make("test_model");
 }
 
 static int end(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
+    return top_remove();
 }
 
 static void opened(struct model *m, const char *folder)

@@ -11,13 +11,12 @@
 #include <cmocka.h>
 
 #include "proto/base/log.h"
+#include "tests/folder.h"
 #include "worker/weights/weights.h"
 #include "worker/weights/zip_out.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
-
-static char top[64];
 
 static const char *at(const char *name)
 {
@@ -32,16 +31,13 @@ static int begin(void **state)
 {
     (void)state;
     log_init(LOG_OFF, "test_refusals", 0);
-    strcpy(top, "/tmp/test_refusals_XXXXXX");
-    return mkdtemp(top) ? 0 : -1;
+    return top_make("test_refusals");
 }
 
 static int end(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
+    return top_remove();
 }
 
 static void put(const char *path, const void *bytes, size_t n)

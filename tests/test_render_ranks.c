@@ -11,6 +11,7 @@
 
 #include "parallel/comm_thread.h"
 #include "proto/base/log.h"
+#include "tests/folder.h"
 #include "worker/render.h"
 #include "worker/synth/synth.h"
 
@@ -41,8 +42,6 @@ struct scene {
     const char *stop_stage; // the sink ends the job there, or NULL
     struct result *want, *got;
 };
-
-static char top[64];
 
 static void read_voice(void *ctx, float *dst, int64_t from, int64_t n)
 {
@@ -159,8 +158,7 @@ static int rank_main(struct comm *world, void *ctx, struct err *e)
 static int begin(void **state)
 {
     (void)state;
-    strcpy(top, "/tmp/test_render_ranks_XXXXXX");
-    if (!mkdtemp(top)) return -1;
+    if (top_make("test_render_ranks") < 0) return -1;
     static char model[80];
     snprintf(model, sizeof model, "%s/model", top);
     struct synth_report r;
@@ -177,9 +175,7 @@ static int begin(void **state)
 static int end(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
+    return top_remove();
 }
 
 static struct scene scene_of(void **state)

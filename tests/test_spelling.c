@@ -10,34 +10,24 @@
 
 #include <cmocka.h>
 
+#include "tests/folder.h"
 #include "worker/synth/parts.h"
 #include "worker/weights/names.h"
 #include "worker/weights/write_safetensors.h"
 
 enum { SEED = 5, HEADS_MAX = 600 };
-static char top[64];
 
 static int begin(void **state)
 {
     (void)state;
-    snprintf(top, sizeof top, "/tmp/test_spelling_XXXXXX");
-    return mkdtemp(top) ? 0 : -1;
+    return top_make("test_spelling");
 }
 
 static int end(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
+    return top_remove();
 }
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        struct err e = {0};                                                                                            \
-        struct err *ep = &e;                                                                                           \
-        if ((call) < 0) fail_msg("%s", e.text);                                                                        \
-    } while (0)
 
 // ---- the names of others, from ours
 

@@ -15,6 +15,7 @@
 
 #include "proto/json.h"
 #include "proto/model.h"
+#include "tests/folder.h"
 #include "worker/models/clip.h"
 #include "worker/models/dit.h"
 #include "worker/models/umt5.h"
@@ -28,30 +29,19 @@
 #include <math.h>
 
 enum { SEED = 20 };
-static char top[64];
 
 static int begin(void **state)
 {
     (void)state;
-    snprintf(top, sizeof top, "/tmp/test_synth_XXXXXX");
     printf("seed %d\n", SEED);
-    return mkdtemp(top) ? 0 : -1;
+    return top_make("test_synth");
 }
 
 static int end(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
+    return top_remove();
 }
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        struct err e = {0};                                                                                            \
-        struct err *ep = &e;                                                                                           \
-        if ((call) < 0) fail_msg("%s", e.text);                                                                        \
-    } while (0)
 
 static const char *at(char *buf, size_t n, const char *name)
 {

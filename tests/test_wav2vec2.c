@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "tests/folder.h"
 #include "worker/models/wav2vec2_parts.h"
 #include "worker/synth/docs.h"
 #include "worker/weights/write_safetensors.h"
@@ -20,7 +21,6 @@
 
 enum { SEED = 31, PATH_BYTES = 256, NAME_BYTES = 192 };
 
-static char top[64];
 static struct dev *dev;
 static struct dev_arena *arena;
 
@@ -33,13 +33,6 @@ static const struct synth_sizes sizes = {.voice_conv = 8,
                                          .voice_codes = 6,
                                          .voice_layers = 2,
                                          .voice_heads = 2};
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        struct err e = {0};                                                                                            \
-        struct err *ep = &e;                                                                                           \
-        if ((call) < 0) fail_msg("%s", e.text);                                                                        \
-    } while (0)
 
 // ---- folders
 
@@ -151,8 +144,7 @@ static int begin(void **state)
 {
     (void)state;
     printf("seed %d\n", SEED);
-    strcpy(top, "/tmp/test_wav2vec2_XXXXXX");
-    if (!mkdtemp(top) || dev_open(&dev, "ref", 0, NULL) < 0) return -1;
+    if (top_make("test_wav2vec2") < 0 || dev_open(&dev, "ref", 0, NULL) < 0) return -1;
     arena = dev_arena_new(dev, "test", (int64_t)4 << 30);
     write_published("published");
     return 0;
@@ -161,11 +153,9 @@ static int begin(void **state)
 static int end(void **state)
 {
     (void)state;
-    char command[128];
     dev_arena_free(&arena);
     dev_close(&dev);
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
+    return top_remove();
 }
 
 static struct wav2vec2 *open_model(const char *folder)

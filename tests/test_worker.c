@@ -14,6 +14,8 @@
 #include "proto/base/log.h"
 #include "proto/chan.h"
 #include "proto/plan_segments.h"
+#include "proto/voice_hash.h"
+#include "tests/folder.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -27,7 +29,7 @@
 
 enum { H = 64, W = 64, FRAMES = 110, N = FRAMES * 640, JOB = 5, PATIENCE_MS = 60000 };
 
-static char top[64], model[96];
+static char model[96];
 
 struct bench {
     char endpoint[128];
@@ -54,8 +56,7 @@ static int group_setup(void **state)
 {
     (void)state;
     log_init(LOG_OFF, "test_worker", 0);
-    strcpy(top, "/tmp/test_worker_XXXXXX");
-    if (!mkdtemp(top)) return -1;
+    if (top_make("test_worker") < 0) return -1;
     snprintf(model, sizeof model, "%s/model", top);
     char *argv[] = {BIN_DIR "/longtake-worker", "weights", "synth", "--seed", "1", "-o", model, NULL};
     int status = -1;
@@ -66,9 +67,7 @@ static int group_setup(void **state)
 static int group_teardown(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
+    return top_remove();
 }
 
 // The next message that is no beat.
@@ -147,11 +146,9 @@ static void open_job(struct bench *b, const struct spec_render *spec)
     for (int i = 0; i < H * W * 3; i++) picture[i] = (uint8_t)(i * 7 % 251);
     struct msg m = {.kind = MSG_OPEN, .job = JOB, .bulk = {{picture, sizeof picture}, {NULL, 0}}, .n_bulk = 2};
     struct hash h;
-    int64_t head[2] = {1, N};
     m.open.spec = *spec;
     m.open.n_samples = N;
-    hash_init(&h);
-    hash_update(&h, head, sizeof head);
+    voice_hash_init(&h, 1, N);
     hash_update(&h, voice, sizeof voice);
     hash_final(&h, m.open.voice_hash);
     say(b, &m);

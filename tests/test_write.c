@@ -9,26 +9,22 @@
 
 #include <cmocka.h>
 
+#include "tests/folder.h"
 #include "worker/weights/weights.h"
 #include "worker/weights/write_safetensors.h"
 #include "worker/weights/write_torchpt.h"
 #include "worker/weights/zip_out.h"
 
-static char top[64];
-
 static int begin(void **state)
 {
     (void)state;
-    strcpy(top, "/tmp/test_write_XXXXXX");
-    return mkdtemp(top) ? 0 : -1;
+    return top_make("test_write");
 }
 
 static int end(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", top);
-    return system(command);
+    return top_remove();
 }
 
 static const char *at(char *buf, size_t n, const char *name)
@@ -36,13 +32,6 @@ static const char *at(char *buf, size_t n, const char *name)
     snprintf(buf, n, "%s/%s", top, name);
     return buf;
 }
-
-#define OK(call)                                                                                                       \
-    do {                                                                                                               \
-        struct err e = {0};                                                                                            \
-        struct err *ep = &e;                                                                                           \
-        if ((call) < 0) fail_msg("%s", e.text);                                                                        \
-    } while (0)
 
 // Tensors of every kind that matters: many axes, a scalar, nothing at all, a quotation mark in the name.
 static const struct tensor_head heads[] = {

@@ -1,0 +1,35 @@
+// A folder of a test program's own, gone with all that is in it when the program ends; and OK() for calls that must
+// succeed, whose sentence is the failure's. Include below cmocka.
+#ifndef TESTS_FOLDER_H
+#define TESTS_FOLDER_H
+
+#include "proto/base/err.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static char top[64];
+
+// Makes /tmp/<program>_XXXXXX. 0 or -1, as cmocka wants it.
+static inline int top_make(const char *program)
+{
+    snprintf(top, sizeof top, "/tmp/%s_XXXXXX", program);
+    return mkdtemp(top) ? 0 : -1;
+}
+
+static inline int top_remove(void)
+{
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf '%s'", top);
+    return system(command);
+}
+
+// The call passes `ep` for its struct err.
+#define OK(call)                                                                                                       \
+    do {                                                                                                               \
+        struct err e = {0};                                                                                            \
+        struct err *ep = &e;                                                                                           \
+        if ((call) < 0) fail_msg("%s", e.text);                                                                        \
+    } while (0)
+
+#endif
