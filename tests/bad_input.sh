@@ -19,7 +19,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 tmp=$(mktemp -d)
 trap '[ -n "${KEEP:-}" ] && echo "kept $tmp" || rm -rf "$tmp"' EXIT
 chmod 755 "$tmp"
-export GOMP_SPINCOUNT=1000
 export bin tmp model=$tmp/model image=$tmp/image.png voice=$tmp/voice.wav voice2=$tmp/voice2.wav
 
 # ---- words for the rows

@@ -7,7 +7,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 deploy/packages.sh test
-export GOMP_SPINCOUNT=1000 # idle threads sleep: the machine may have other work
 
 jobs=$(nproc)
 log=$(mktemp)

@@ -44,22 +44,8 @@ stop() { # SIGNAL CODE
   ok "SIG$1 ends the daemon with $2"
 }
 
-mkdir model
-cat >model/model.yaml <<Y
-frame-num: 17
-motion-frame: 5
-steps: 3
-sizes:
-  - {name: tiny, shift: 7, buckets: [[1.0, 64, 64]]}
-dit: part
-adapter: part
-text: part
-tokenizer: part
-clip: part
-vae: part
-voice: part
-Y
-: >model/part
+. "$here/tests/fake_model.sh"
+fake_model model
 : >log
 longtake render --model model --worker "$bin/fake_worker" --image "$here/deploy/media/portrait.png" \
   --audio "$here/deploy/media/voice.wav" -o whole.mp4 2>/dev/null || fail "render fails"

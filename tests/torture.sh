@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 cd "$tmp"
-export XDG_RUNTIME_DIR=$tmp GOMP_SPINCOUNT=1000
+export XDG_RUNTIME_DIR=$tmp
 RANDOM=$seed
 echo "torture: $kills kills, $kind worker, seed $seed"
 
@@ -21,22 +21,8 @@ if [ "$kind" = real ]; then
   args+=(--model model)
   worker_name=longtake-worker
 else
-  mkdir model
-  cat >model/model.yaml <<Y
-frame-num: 17
-motion-frame: 5
-steps: 3
-sizes:
-  - {name: tiny, shift: 7, buckets: [[1.0, 64, 64]]}
-dit: part
-adapter: part
-text: part
-tokenizer: part
-clip: part
-vae: part
-voice: part
-Y
-  : >model/part
+  . "$here/tests/fake_model.sh"
+  fake_model model
   export FAKE_WORKER=step:20
   args+=(--model model --worker "$bin/fake_worker")
   worker_name=fake_worker
