@@ -29,7 +29,6 @@ struct group {
     char folder[FOLDER_MAX + 32], socket[FOLDER_MAX + 64], log[4200];
     struct chan_peer peer;
     bool has_peer, said_bye;
-    struct msg_hello hello;
     char bye[256];
     int64_t started_ms, heard_ms, progress_ms, checked_ms;
     uint64_t progress;
@@ -150,9 +149,6 @@ static void note(struct group *g, const struct msg *m)
     bool on = m->kind != MSG_BEAT || m->beat.progress != g->progress;
     if (on) g->progress_ms = now;
     switch (m->kind) {
-    case MSG_HELLO:
-        g->hello = m->hello;
-        break;
     case MSG_BEAT:
         g->progress = m->beat.progress;
         break;
@@ -207,8 +203,6 @@ bool group_is_known(const struct group *g) { return g->has_peer; }
 bool group_is_up(const struct group *g) { return g->has_peer && !g->said_bye && !loop_child_end(g->child).ended; }
 
 bool group_has_ended(const struct group *g) { return loop_child_end(g->child).ended; }
-
-const struct msg_hello *group_hello(const struct group *g) { return &g->hello; }
 
 // ---- burying
 

@@ -40,6 +40,5 @@ bool group_is_up(const struct group *g);    // it said HELLO and has not gone
 // After all messages are taken: 0, or E_LOST with what became of it: ended, silent, stalled, never called.
 int group_check(struct group *g, struct err *e);
 bool group_has_ended(const struct group *g);
-const struct msg_hello *group_hello(const struct group *g);
 
 #endif

@@ -7,7 +7,7 @@
 //            -> CLIP tokens [257, 1280] -> keys and values
 //            -> y [4 + 16, t, h/8, w/8]: 1 in latent frame 0 of the four mask channels and 0 elsewhere, then the VAE's
 //               latent of the picture followed by frames of zeros (grey)
-// The zero frames are really encoded: their latents are not zero and the encoder's memory outlasts a segment . They go
+// The zero frames are really encoded: their latents are not zero and the encoder's memory outlasts a segment. They go
 // through the encoder four at a time, so memory does not grow with the segment. The VAE is causal: latent frame 0 is
 // that of the picture alone, which saves the second encoding for the first motion frame.
 //
