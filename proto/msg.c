@@ -47,6 +47,7 @@ static void encode_open(const struct msg_open *m, Longtake__Open *o)
     o->n_samples = m->n_samples;
     o->voice_hash = (ProtobufCBinaryData){.len = sizeof m->voice_hash, .data = (uint8_t *)m->voice_hash};
     o->mode = (uint32_t)s->mode;
+    o->n_reach = (uint64_t)s->n_reach;
 }
 
 // Storage for whichever body a message has, so that one function can fill and pack.
@@ -82,6 +83,7 @@ static void encode_run(const struct msg_run *m, Longtake__Run *r)
     r->last = m->last;
     r->keep_from = (uint64_t)m->keep_from;
     r->keep_to = (uint64_t)m->keep_to;
+    r->ends = m->ends;
 }
 
 static void encode_done(const struct msg_done *m, Longtake__Done *d)
@@ -149,6 +151,7 @@ static void encode_body(const struct msg *m, Longtake__Message *w, struct bodies
         BODY(hello, HELLO, Hello);
         b->hello.version = (char *)m->hello.version;
         b->hello.device = (char *)m->hello.device;
+        b->hello.layout = (char *)m->hello.layout;
         b->hello.ranks = m->hello.ranks;
         b->hello.pid = m->hello.pid;
         break;
@@ -278,6 +281,7 @@ static int decode_open_numbers(struct spec_render *s, const Longtake__Open *o, s
         take_int(&s->frame_num, o->frame_num, 5, 1 << 12, "frame_num", e) < 0 ||
         take_int(&s->motion_frame, o->motion_frame, 1, 1 << 12, "motion_frame", e) < 0 ||
         take_i64(&s->n_frames, o->n_frames, FRAMES_MAX, "n_frames", e) < 0 ||
+        take_i64(&s->n_reach, o->n_reach, FRAMES_MAX, "n_reach", e) < 0 ||
         take_int(&s->n_speakers, o->n_speakers, 1, SPEC_SPEAKERS, "n_speakers", e) < 0 ||
         take_int(&s->steps, o->steps, 1, 1000, "steps", e) < 0 || take_real(&s->shift, o->shift, "shift", e) < 0 ||
         take_real(&s->text_scale, o->text_scale, "text_scale", e) < 0 ||
@@ -341,10 +345,14 @@ static int decode_run(struct msg *m, const Longtake__Run *r, struct err *e)
         take_i64(&o->keep_to, r->keep_to, 1 << 12, "keep_to", e) < 0)
         return E_INPUT;
     if (o->keep_from > o->keep_to) return err_set(e, E_INPUT, "keep range runs backwards");
-    if (m->n_bulk != 2) return err_set(e, E_INPUT, "RUN with %d bulk parts, not 2", m->n_bulk);
+    if (m->n_bulk < 2) return err_set(e, E_INPUT, "RUN with %d bulk parts, not 2 or 3", m->n_bulk);
     o->first = r->first;
     o->last = r->last;
+    o->ends = r->ends;
     if (o->first != (m->bulk[1].n == 0)) return err_set(e, E_INPUT, "RUN with a tail of %zu bytes", m->bulk[1].n);
+    if (m->bulk[2].n != 0 && m->bulk[2].n != m->bulk[0].n)
+        return err_set(e, E_INPUT, "RUN with a colour reference of %zu bytes", m->bulk[2].n);
+    if (!o->first && m->bulk[2].n != 0) return err_set(e, E_INPUT, "RUN with a colour reference amid a span");
     return 0;
 }
 
@@ -386,6 +394,7 @@ static int decode_hello(struct msg *m, const Longtake__Hello *h, struct err *e)
     m->hello.ranks = h->ranks;
     m->hello.pid = h->pid;
     if (take_text(m->hello.version, sizeof m->hello.version, h->version, "version", e) < 0) return E_INPUT;
+    if (take_text(m->hello.layout, sizeof m->hello.layout, h->layout, "layout", e) < 0) return E_INPUT;
     return take_text(m->hello.device, sizeof m->hello.device, h->device, "device", e);
 }
 

@@ -7,7 +7,7 @@
 
 #include "proto/spec.h"
 
-enum { MSG_PROTOCOL = 1, MSG_BULK_MAX = 2, MSG_BLOB_MAX = 1 << 20 };
+enum { MSG_PROTOCOL = 2, MSG_BULK_MAX = 3, MSG_BLOB_MAX = 1 << 20 };
 
 enum msg_kind {
     MSG_NONE,
@@ -40,7 +40,7 @@ struct msg_bulk {
 };
 
 struct msg_hello {
-    char version[32], device[96];
+    char version[32], device[96], layout[128];
     uint32_t ranks;
     uint64_t pid;
 };
@@ -61,7 +61,8 @@ struct msg_blob {
 };
 struct msg_run {
     int64_t segment, start, keep_from, keep_to;
-    bool first, last;
+    bool first, last; // of its span, of the job
+    bool ends;        // its span: no tail is wanted
 };
 struct msg_frames {
     int64_t segment, first;

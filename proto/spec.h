@@ -28,6 +28,7 @@ struct spec_render {
     char size[32];               // size class, chooses TeaCache's polynomial
     int frame_num, motion_frame; // F = 4n+1, M = 4k+1
     int64_t n_frames;            // L, frames delivered at 25 fps
+    int64_t n_reach;             // frames that the segments look at, where there are several spans; 0: one span
     int n_speakers;              // 1 or 2
     int steps;
     double shift, text_scale, audio_scale, color_strength;

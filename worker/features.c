@@ -142,7 +142,7 @@ static struct features *features_new(struct dev_arena *a, const struct spec_rend
     struct features *f = calloc(1, sizeof *f);
     BUG_IF(!f, "no memory for voice features");
     int64_t n = spec_segments(s->n_frames, s->frame_num, s->motion_frame, s->mode);
-    int64_t end = (n - 1) * (s->frame_num - s->motion_frame) + s->frame_num;
+    int64_t end = s->n_reach ? s->n_reach : (n - 1) * (s->frame_num - s->motion_frame) + s->frame_num;
     *f = (struct features){.a = a,
                            .layers = layers,
                            .channels = channels,

@@ -125,6 +125,7 @@ static int serve(const struct flags *f, struct dev *d, struct err *e)
     struct msg_hello hello = {.ranks = 1, .pid = (uint64_t)getpid()};
     snprintf(hello.version, sizeof hello.version, "%s", LONGTAKE_VERSION);
     snprintf(hello.device, sizeof hello.device, "%s", dev_name(d));
+    snprintf(hello.layout, sizeof hello.layout, "%s, %u ranks", dev_name(d), hello.ranks);
     struct link *l = NULL;
     struct set *s = NULL;
     struct set_options o = {.model = f->model,

@@ -167,18 +167,18 @@ int render_segment(struct render *r, const struct render_run *run, const struct 
         err_set(e, rc, "segment %lld ended before its first step", (long long)run->segment + 1);
     rc = set_agree(r->set, rc, e);
     if (rc < 0) return rc;
-    int64_t n = spec_segments(r->spec.n_frames, r->spec.frame_num, r->spec.motion_frame, r->spec.mode);
+    if (run->color_picture) segment_match(r->segment, run->color_picture);
     int64_t mark = dev_arena_mark(r->work);
     struct segment_in in = {.number = run->segment,
                             .start = run->start,
                             .keep_from = run->keep_from,
                             .keep_to = run->keep_to,
-                            .want_tail = !run->last,
+                            .want_tail = !run->last && !run->ends,
                             .picture = run->picture,
                             .tail = run->tail,
                             .tail_bytes = run->tail_bytes};
     int window = dit_config_of(r->set->dit)->audio_window;
-    rc = features_windows(r->features, r->work, &in.windows, run->start, window, run->last && n > 1, e);
+    rc = features_windows(r->features, r->work, &in.windows, run->start, window, run->last && run->segment > 0, e);
     rc = set_agree(r->set, rc, e);
     if (rc == 0) rc = segment_run(r->segment, &in, sink, t, e);
     dev_arena_reset(r->work, mark);

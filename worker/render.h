@@ -17,7 +17,7 @@ struct render;
 
 struct render_order { // OPEN
     const struct spec_render *spec;
-    const uint8_t *color_picture; // [h, w, 3] RGB: the job's first reference picture
+    const uint8_t *color_picture; // [h, w, 3] RGB: the first span's first reference picture
     const uint8_t *masks;         // [n_speakers, h, w] 0/255 after crop, or NULL for one speaker
     // 16 kHz voices, F32, one track per speaker, original samples (cut or padded to 640 L unless published)
     const struct track *voice; // [n_speakers], readable until render_close
@@ -29,10 +29,12 @@ struct render_run {             // RUN
     int64_t start;              // first frame on the 25 fps timeline
     bool first;                 // begins a span: no tail
     bool last;                  // the final segment of the job
+    bool ends;                  // its span: no tail is wanted
     int64_t keep_from, keep_to; // frames [keep_from, keep_to) of the segment's F are delivered
     const uint8_t *picture;     // [h, w, 3] RGB
     const void *tail;           // opaque bytes of the segment before, NULL when first
     size_t tail_bytes;
+    const uint8_t *color_picture; // [h, w, 3] RGB that colours are matched to from here on; NULL: as before
 };
 
 struct render_sink {

@@ -2,10 +2,10 @@
 //
 //   picture -> y, keys          windows -> voice keys          tail or picture -> motion latents [16, m]
 //   noise -> step loop -> latents [16, t]
-//   per latent frame: decode -> pixels (1, then 4) -> colours matched to the job's first picture -> bytes
+//   per latent frame: decode -> pixels (1, then 4) -> colours matched to the span's first picture -> bytes
 //   last M frames, corrected -> encode -> tail -> sink; then the frames -> sink
 //
-// Easy to get wrong: colours are matched to the job's first picture, not the segment's own, on all frames including the
+// Easy to get wrong: colours are matched to the span's first picture, not the segment's own, on all frames including the
 // motion frames; the tail is a fresh encoding of corrected pixels, not the end of these latents; it goes ahead of the
 // frames so that the next segment can start, so the frames wait as bytes.
 #include "worker/segment.h"
@@ -54,11 +54,11 @@ bool segment_wants_negative(const struct spec_render *spec)
     return guide_wants_negative(&g);
 }
 
-static void measure_colors(struct segment *s)
+void segment_match(struct segment *s, const uint8_t *picture)
 {
     const struct spec_render *r = s->j.spec;
     int64_t mark = dev_arena_mark(s->j.work);
-    tensor pixels = condition_pixels(s->j.work, s->j.color_picture, r->h, r->w);
+    tensor pixels = condition_pixels(s->j.work, picture, r->h, r->w);
     op_lab_stats(s->dev, s->color, tensor_reshape(pixels, SHAPE(1, r->h, r->w, 3)));
     dev_arena_reset(s->j.work, mark);
 }
@@ -91,7 +91,7 @@ int segment_open(struct segment **out, const struct segment_job *j, struct err *
     if (rc == 0) {
         tap_see(j->tap, cells, "ref_target_masks");
         s->masks = dit_masks_new(j->dit, j->keep, cells, gh, gw);
-        measure_colors(s);
+        segment_match(s, j->color_picture);
         rc = dev_sync(s->dev, e);
     }
     if (rc < 0)

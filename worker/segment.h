@@ -18,7 +18,7 @@ struct segment_job {
     const struct spec_render *spec;
     const struct dit_words *words;
     const struct dit_words *negative; // needed when segment_wants_negative, else ignored
-    const uint8_t *color_picture;     // [h, w, 3] RGB
+    const uint8_t *color_picture;     // [h, w, 3] RGB, of the first span
     const uint8_t *masks;             // [n_speakers, h, w], NULL for one speaker
     const struct mesh *mesh;          // the ranks that render it together, all with the same job and runs, its
                                       // world following the device; NULL: alone
@@ -47,6 +47,8 @@ bool segment_wants_negative(const struct spec_render *spec);
 
 int segment_open(struct segment **out, const struct segment_job *j, struct err *e);
 void segment_close(struct segment **s);
+// Colours are matched to this picture [h, w, 3] from now on: another span begins.
+void segment_match(struct segment *s, const uint8_t *picture);
 // Scratch comes from the job's `work` arena and is given back. `sink` NULL: nothing is sent (dry runs).
 int segment_run(struct segment *s, const struct segment_in *in, const struct render_sink *sink, struct render_times *t,
                 struct err *e);

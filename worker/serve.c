@@ -100,11 +100,13 @@ static int run_segment(struct serve *s, const struct order *o, struct err *e)
                              .start = r->start,
                              .first = r->first,
                              .last = r->last,
+                             .ends = r->ends,
                              .keep_from = r->keep_from,
                              .keep_to = r->keep_to,
                              .picture = o->bulk[0],
                              .tail = o->bulk[1],
-                             .tail_bytes = o->n_bulk_bytes[1]};
+                             .tail_bytes = o->n_bulk_bytes[1],
+                             .color_picture = o->bulk[2]};
     struct render_sink sink = {.ctx = s, .step = on_stage, .tail = on_tail, .frames = on_frames};
     struct render_times t;
     s->segment = r->segment;
