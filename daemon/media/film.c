@@ -15,6 +15,7 @@
 #include "daemon/media/claim.h"
 #include "daemon/media/exif.h"
 #include "daemon/media/input.h"
+#include "daemon/media/partial.h"
 
 #include <libavcodec/avcodec.h>
 #include <libavutil/avstring.h>
@@ -28,7 +29,16 @@ static const char formats[] =
     "mpeg,mpegts,mpegvideo,ogg,mxf,h264,hevc,ivf,m4v,dv,nut,yuv4mpegpipe";
 static const char *const seekable[] = {"mov", "matroska", "avi", "flv"}; // their seeks end at a key picture
 
-enum { GRACE_US = 1000, CUT_US = 100000, FAR_US = 10000000, PIXELS_MAX = 100000000, SIDE_MAX = 32768, THREADS = 2 };
+enum {
+    GRACE_US = 1000,
+    CUT_US = 100000,
+    FAR_US = 10000000,
+    PIXELS_MAX = 100000000,
+    SIDE_MAX = 32768,
+    THREADS = 2,
+    FED = 64
+};
+#define MISSING_MAX 0.1 // rows of a picture
 
 struct film {
     const char *path;
@@ -46,7 +56,10 @@ struct film {
     bool still;
     int32_t matrix[9]; // of a still picture whose decoder tells an orientation in words, or not at all
     bool has_matrix;
-    bool locked; // its packets are encrypted
+    bool locked;      // its packets are encrypted
+    int64_t fed[FED]; // times, in the stream's time base, of what the decoder was given and has not given back
+    int n_fed;
+    double missing;
 };
 
 static AVStream *film_stream(const struct film *f) { return f->in->streams[f->stream]; }
@@ -70,6 +83,44 @@ static void others_discard(AVFormatContext *in, int stream)
         if ((int)s != stream) in->streams[s]->discard = AVDISCARD_ALL;
 }
 
+// ---- what goes in and does not come out is damaged
+
+static void fed_add(struct film *f, const AVPacket *p)
+{
+    if (f->still || p->pts == AV_NOPTS_VALUE || p->flags & AV_PKT_FLAG_DISCARD) return;
+    if (f->n_fed == FED) memmove(f->fed, f->fed + 1, (size_t)--f->n_fed * sizeof *f->fed);
+    f->fed[f->n_fed++] = p->pts;
+}
+
+static void fed_take(struct film *f, int64_t pts)
+{
+    int n = 0;
+    for (int i = 0; i < f->n_fed; i++)
+        if (f->fed[i] != pts) f->fed[n++] = f->fed[i];
+    f->n_fed = n;
+}
+
+static void fed_forget(struct film *f, int64_t until_us)
+{
+    int n = 0;
+    for (int i = 0; i < f->n_fed; i++)
+        if (film_us(f, f->fed[i]) > until_us) f->fed[n++] = f->fed[i];
+    f->n_fed = n;
+}
+
+// A second field may go in by itself: nothing is missed within most of a picture's time.
+int64_t film_damaged_us(const struct film *f, int64_t us)
+{
+    AVRational rate = film_rate(f);
+    int64_t from = f->held_us + av_rescale(750000, rate.den, rate.num), first = -1;
+    for (int i = 0; i < f->n_fed && f->has_held; i++) {
+        int64_t at = film_us(f, f->fed[i]);
+        bool passed = f->has_ahead ? at < f->ahead_us : f->ended;
+        if (passed && at > from && at <= us + GRACE_US && (first < 0 || at < first)) first = at;
+    }
+    return first;
+}
+
 // ---- decoding on
 
 // The next frame as the decoder gives it: 1, or 0 at the end.
@@ -88,6 +139,7 @@ static int frame_next(struct film *f, AVFrame *frame)
         }
         f->ended = rc < 0;
         f->locked |= !f->ended && input_encrypted(f->packet);
+        if (!f->ended) fed_add(f, f->packet);
         avcodec_send_packet(f->codec, f->ended ? NULL : f->packet);
         av_packet_unref(f->packet);
     }
@@ -101,6 +153,7 @@ static bool ahead_fill(struct film *f)
         if (!frame_next(f, f->ahead)) return false;
         if (f->ahead->flags & AV_FRAME_FLAG_CORRUPT || f->ahead->decode_error_flags) continue;
         int64_t ts = f->ahead->best_effort_timestamp;
+        fed_take(f, f->ahead->pts);
         AVRational rate = film_rate(f);
         if (!f->has_first) {
             f->first_ts = ts == AV_NOPTS_VALUE ? 0 : ts;
@@ -125,6 +178,7 @@ static void held_take(struct film *f)
     f->index = f->has_held ? f->index + 1 : 0;
     f->has_held = true;
     f->has_ahead = false;
+    fed_forget(f, f->held_us);
 }
 
 // ---- going elsewhere
@@ -133,6 +187,7 @@ static void decoder_reset(struct film *f)
 {
     avcodec_flush_buffers(f->codec);
     f->has_held = f->has_ahead = f->ended = false;
+    f->n_fed = 0;
 }
 
 static int film_rewind(struct film *f, struct err *e)
@@ -282,6 +337,15 @@ static int track_find(struct film *f, struct err *e)
     return 0;
 }
 
+// Of a JPEG that is cut short, nearly all may be enough.
+static bool part_take(struct film *f)
+{
+    av_frame_unref(f->ahead);
+    f->missing = partial_jpeg(f->ahead, f->fd);
+    f->has_ahead = f->missing <= MISSING_MAX;
+    return f->has_ahead;
+}
+
 static int first_picture(struct film *f, struct err *e)
 {
     bool any = ahead_fill(f);
@@ -289,6 +353,7 @@ static int first_picture(struct film *f, struct err *e)
         return err_set(e, E_INPUT,
                        "picture %s is encrypted (DRM) and cannot be decoded; give a copy without protection", f->path);
     long w = 0, h = 0;
+    if (!any && f->still && f->codec->codec_id == AV_CODEC_ID_MJPEG) any = part_take(f);
     if (!any && f->still && claim_size(f->fd, &w, &h) && (w > SIDE_MAX || h > SIDE_MAX || w * h > PIXELS_MAX))
         return refuse_size(f->path, w, h, e);
     if (!any && f->still)
@@ -350,6 +415,8 @@ void film_close(struct film *f)
     close(f->fd);
     free(f);
 }
+
+double film_missing(const struct film *f) { return f->missing; }
 
 bool film_still(const struct film *f) { return f->still; }
 

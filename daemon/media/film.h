@@ -1,7 +1,8 @@
 // A picture or a video, read picture by picture: which one is shown at a time, forward and backward, in flat memory.
 // Hostile bytes in; runs in a child process (child.h).
 //
-// Times are microseconds from the first picture. Damaged pictures are passed over, so the one before stands in.
+// Times are microseconds from the first picture. Damaged pictures are passed over, so the one before stands in; of a
+// JPEG that is cut short, a tenth of the rows may be missing.
 #ifndef DAEMON_MEDIA_FILM_H
 #define DAEMON_MEDIA_FILM_H
 
@@ -26,6 +27,11 @@ void film_close(struct film *f);
 const char *film_kind(const struct film *f); // as libavformat calls it: "png_pipe"
 bool film_still(const struct film *f);       // a picture file
 bool film_canned(const struct film *f);      // more pictures in it than the one that is used: an animation
+// Share of a picture's rows that were missing in the file, and repeat the last one that is there.
+double film_missing(const struct film *f);
+// When the picture that should be shown at `us` begins, if that one is damaged and film_at_us gave an earlier one; else
+// -1.
+int64_t film_damaged_us(const struct film *f, int64_t us);
 // How long it is, from its packets; reading stops at `limit_us` (0: never).
 int film_length(struct film *f, int64_t limit_us, struct film_length *n, struct err *e);
 // The last picture that begins by `us` and a millisecond; before the first one: the first. Belongs to the film, valid

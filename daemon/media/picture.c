@@ -22,6 +22,7 @@ struct server {
     struct film *film;
     bool mask, published;
     bool odd_profile; // colours that could not be followed
+    int h, w;         // of the first picture
     int out;
 };
 
@@ -83,6 +84,11 @@ static int check(const struct server *s, const AVFrame *f, const struct upright 
         warn_add(h->warnings, room, "the picture is very long (%dx%d); much of it is cut away", u->w, u->h);
     if (u->clear > 0.01 && !s->published)
         warn_add(h->warnings, room, "%.0f %% of the picture is transparent and lies on grey", 100 * u->clear);
+    if (film_missing(s->film) > 0)
+        warn_add(h->warnings, room,
+                 "the picture is cut short or damaged: the lowest %.1f %% of its rows are missing, the last one there "
+                 "is stands in their place; copy it again",
+                 100 * film_missing(s->film));
     if (film_canned(s->film)) warn_add(h->warnings, room, "of an animation, only the first picture is used");
     if (f->interlaced_frame && !film_still(s->film))
         warn_add(h->warnings, room, "the video is interlaced; one field of each picture is used");
@@ -100,8 +106,8 @@ static int first_say(struct server *s, struct err *e)
     int rc = film_at_us(s->film, 0, &f, e);
     if (rc >= 0) rc = server_upright(s, f, &u, e);
     if (rc < 0) return rc;
-    h.h = u.h;
-    h.w = u.w;
+    h.h = s->h = u.h;
+    h.w = s->w = u.w;
     rc = check(s, f, &u, &h, e);
     free(u.rgb);
     return rc < 0 ? rc : child_write(s->out, &h, sizeof h, e);
@@ -119,6 +125,17 @@ static void plane_fill(const struct upright *u, uint8_t *to, int h, int w)
         }
 }
 
+// Pictures of another size in midstream: regions and places are those of the first.
+static void stretch(const struct server *s, struct upright *u)
+{
+    uint8_t *rgb = malloc((size_t)s->h * (size_t)s->w * 3);
+    BUG_IF(!rgb, "no memory for a picture");
+    struct crop whole = {.fh = s->h, .fw = s->w};
+    crop_resize(u->rgb, u->h, u->w, whole, rgb, s->h, s->w);
+    free(u->rgb);
+    *u = (struct upright){.h = s->h, .w = s->w, .rgb = rgb, .clear = u->clear};
+}
+
 static int picture_say(struct server *s, const struct picture_ask *a, struct err *e)
 {
     const AVFrame *f;
@@ -127,7 +144,9 @@ static int picture_say(struct server *s, const struct picture_ask *a, struct err
     if (rc >= 0) rc = server_upright(s, f, &u, e);
     if (rc < 0) return rc;
     int channels = a->what == PICTURE_PLANE ? 1 : 3;
-    struct picture_answer answer = {.n = (int64_t)a->h * a->w * channels};
+    struct picture_answer answer = {.n = (int64_t)a->h * a->w * channels, .damaged_us = -1, .h = u.h, .w = u.w};
+    if (a->what == PICTURE_AT_US) answer.damaged_us = film_damaged_us(s->film, a->at);
+    if (u.h != s->h || u.w != s->w) stretch(s, &u);
     uint8_t *bytes = malloc((size_t)answer.n);
     BUG_IF(!bytes, "no memory for a picture");
     if (a->what == PICTURE_PLANE)
@@ -145,7 +164,12 @@ static int length_say(struct server *s, const struct picture_ask *a, struct err 
 {
     struct film_length n;
     int rc = film_length(s->film, a->at, &n, e);
-    struct picture_answer answer = {n.n_us, n.n_pictures, n.rate_num, n.rate_den, n.promised_us, 0};
+    struct picture_answer answer = {.n_us = n.n_us,
+                                    .n_pictures = n.n_pictures,
+                                    .rate_num = n.rate_num,
+                                    .rate_den = n.rate_den,
+                                    .promised_us = n.promised_us,
+                                    .damaged_us = -1};
     return rc < 0 ? rc : child_write(s->out, &answer, sizeof answer, e);
 }
 

@@ -30,6 +30,8 @@ struct picture_ask {
 struct picture_answer {
     int64_t n_us, n_pictures, rate_num, rate_den;
     int64_t promised_us; // 0, or more than n_us: the file is cut short
+    int64_t damaged_us;  // when the picture asked for begins, if it is damaged and an earlier one stands in; else -1
+    int32_t h, w;        // upright, of the picture itself; not the first one's: it was stretched to that
     int64_t n;           // bytes that follow
 };
 

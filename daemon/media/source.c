@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FPS = 25, FRAME_US = 1000000 / FPS, USABLE_WITHIN = 2 * FPS };
+enum { FPS = 25, FRAME_US = 1000000 / FPS, USABLE_WITHIN = 2 * FPS, SKETCH = 64 };
+#define OTHER_SHOT 0.5 // share of the pixels that change their colour
 
 struct source {
     struct child *child;
@@ -22,6 +23,11 @@ struct source {
     int64_t n_us;
     uint8_t *kept; // a still picture, as last cut
     int kept_h, kept_w;
+    int first_h, first_w; // of the video, upright
+    bool told_damage, told_size, told_cut;
+    float sketch[SKETCH]; // of the last reference picture
+    int64_t sketched;     // its frame, -1: none
+    char notice[512];
 };
 
 static int nonsense(const char *path, struct err *e)
@@ -67,6 +73,9 @@ int source_open(struct source **out, const struct source_options *o, struct sour
     s->o.path = strdup(o->path);
     BUG_IF(!s->o.path, "no memory for a source");
     s->still = h.still;
+    s->first_h = h.h;
+    s->first_w = h.w;
+    s->sketched = -1;
     *info = (struct source_info){.h = h.h, .w = h.w, .still = h.still};
     snprintf(info->warnings, sizeof info->warnings, "%s", h.warnings);
     *out = s;
@@ -100,6 +109,57 @@ int source_measure(struct source *s, int64_t limit, struct source_info *info, st
     return 0;
 }
 
+// ---- what pictures tell
+
+// How many pixels there are of each of 64 colours.
+static void sketch_make(float sketch[SKETCH], const uint8_t *rgb, size_t n)
+{
+    memset(sketch, 0, SKETCH * sizeof *sketch);
+    for (size_t i = 0; i < n; i++, rgb += 3) sketch[rgb[0] >> 6 << 4 | rgb[1] >> 6 << 2 | rgb[2] >> 6] += 1;
+    for (int c = 0; c < SKETCH; c++) sketch[c] /= (float)n;
+}
+
+static void look_for_cut(struct source *s, int64_t frame, const uint8_t *rgb, size_t n)
+{
+    float now[SKETCH];
+    double differ = 0;
+    bool later = s->sketched >= 0 && frame > s->sketched;
+    sketch_make(now, rgb, n);
+    for (int c = 0; c < SKETCH; c++) {
+        differ += fabs((double)now[c] - (double)s->sketch[c]) / 2;
+        if (now[c] > 0.95f || s->sketch[c] > 0.95f) later = false; // nothing to be seen: a fade
+    }
+    if (later && differ > OTHER_SHOT && !s->told_cut) {
+        s->told_cut = true;
+        warn_add(
+            s->notice, sizeof s->notice,
+            "the video seems to have a cut between %.2f s and %.2f s, and faces may melt there; render each shot by "
+            "itself",
+            (double)s->sketched / FPS, (double)frame / FPS);
+    }
+    memcpy(s->sketch, now, sizeof now);
+    s->sketched = frame;
+}
+
+static void look(struct source *s, int64_t frame, const struct picture_answer *got, const uint8_t *rgb, size_t n)
+{
+    if (got->damaged_us >= 0 && !s->told_damage) {
+        s->told_damage = true;
+        warn_add(s->notice, sizeof s->notice,
+                 "the video is damaged at %.2f s; the picture before stands in, there and wherever else it is",
+                 (double)got->damaged_us / 1e6);
+    }
+    if ((got->h != s->first_h || got->w != s->first_w) && !s->told_size) {
+        s->told_size = true;
+        warn_add(s->notice, sizeof s->notice,
+                 "the video's pictures change their size from %dx%d to %dx%d by %.2f s; they are scaled to the first",
+                 s->first_w, s->first_h, got->w, got->h, (double)frame / FPS);
+    }
+    if (s->o.end == SPEC_END_HOLD || s->o.end == SPEC_END_STOP) look_for_cut(s, frame, rgb, n);
+}
+
+const char *source_notice(struct source *s) { return s->notice[0] ? s->notice : NULL; }
+
 int source_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, struct err *e)
 {
     size_t n = (size_t)h * (size_t)w * 3;
@@ -108,6 +168,7 @@ int source_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, 
         return 0;
     }
     struct picture_ask a = {.what = PICTURE_AT_US, .h = h, .w = w};
+    s->notice[0] = 0;
     struct picture_answer got;
     BUG_IF(!s->still && !s->measured, "a video that was not measured");
     if (!s->still && s->o.published) {
@@ -116,6 +177,7 @@ int source_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, 
     } else if (!s->still)
         a.at = plan_film_us(s->n_us, s->o.end, frame);
     int rc = ask(s->child, s->o.path, a, &got, rgb, n, e);
+    if (rc >= 0 && !s->still) look(s, frame, &got, rgb, (size_t)h * (size_t)w);
     if (rc < 0 || !s->still) return rc;
     free(s->kept);
     s->kept = malloc(n);
@@ -146,6 +208,7 @@ int source_colour_picture(struct source *s, int64_t frame, int h, int w, uint8_t
     int rc = source_picture(s, frame, h, w, rgb, e);
     if (rc < 0 || s->still || s->o.published || contrast(rgb, n) >= 2) return rc;
     for (int i = 1; i <= USABLE_WITHIN; i++) {
+        s->sketched = -1; // a picture that comes up out of the dark is no cut
         rc = source_picture(s, frame + i, h, w, rgb, e);
         if (rc < 0) return rc;
         if (contrast(rgb, n) < 2) continue;

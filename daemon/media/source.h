@@ -39,6 +39,9 @@ int source_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, 
 // two seconds that has some. `info`'s warnings tell.
 int source_colour_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, struct source_info *info,
                           struct err *e);
+// What the last picture has shown of the video that the user should know, sentences, one a line, or NULL; each matter
+// is told once.
+const char *source_notice(struct source *s);
 void source_close(struct source *s);
 
 // A mask: the brightness of the picture at `path`, stretched to h x w. The caller frees *plane.
