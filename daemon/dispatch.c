@@ -209,6 +209,18 @@ static int plan_keep(struct dispatch *d, struct job *j, struct err *e)
                    (long long)i->n_frames, (long long)i->n_segments, (long long)j->n_frames, (long long)j->n_segments);
 }
 
+static void notices_keep(struct dispatch *d, struct job *j, const char *lines)
+{
+    struct err e = {0};
+    if (!lines) return;
+    char *text = strdup(lines), *rest = text;
+    BUG_IF(!text, "no memory for notices");
+    for (char *line; (line = strsep(&rest, "\n"));)
+        if (job_note(j, d->o.store, line, &e) < 0)
+            log_error("store.failed", "job=%llu text=\"%s\"", (unsigned long long)j->id, e.text);
+    free(text);
+}
+
 static void prepare_done(void *ctx)
 {
     struct entry *en = ctx;
@@ -222,6 +234,7 @@ static void prepare_done(void *ctx)
         fail(en->d, en, &en->error);
         return;
     }
+    notices_keep(en->d, j, reel_info(j->reel)->notices);
     move(en->d, j, JOB_PREPARED);
     if (j->committed == j->n_segments) move(en->d, j, JOB_RENDERED);
 }
@@ -247,6 +260,9 @@ static void picture_done(void *ctx)
     j->picture = en->picture;
     j->picture_of = en->segment;
     en->picture = NULL;
+    const char *notice = reel_notice(j->reel);
+    notices_keep(en->d, j, notice);
+    if (notice) changed(en->d, j);
 }
 
 static void finish_work(void *ctx)

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { NOTICES_MOST = 1 << 15 };
+
 static const struct move {
     enum job_state from;
     enum job_event event;
@@ -106,8 +108,42 @@ void job_release(struct job *j)
     BUG_IF(j->busy, "job %llu is released while work goes on for it", (unsigned long long)j->id);
     for (int i = 0; i < 2; i++) free(j->tail[i].bytes);
     free(j->picture);
+    free(j->notices);
     reel_close(&j->reel);
     memset(j, 0, sizeof *j);
+}
+
+static bool has_line(const char *lines, const char *line)
+{
+    size_t n = strlen(line);
+    for (const char *at = lines; at && (at = strstr(at, line)); at++)
+        if ((at == lines || at[-1] == '\n') && (at[n] == 0 || at[n] == '\n')) return true;
+    return false;
+}
+
+static bool has_event(struct store *s, uint64_t job, const char *text, struct err *e)
+{
+    const char *was;
+    int64_t number = 0, at_s;
+    while (store_event_next(s, job, &number, &at_s, &was, e) == 1)
+        if (strcmp(was, text) == 0) return true;
+    return false;
+}
+
+int job_note(struct job *j, struct store *s, const char *text, struct err *e)
+{
+    char event[1100];
+    snprintf(event, sizeof event, "note: %s", text);
+    char *line = event + strlen("note: ");
+    for (char *c = line; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 127) *c = ' '; // it goes to terminals
+    if (!*line || has_line(j->notices, line)) return 0;
+    size_t n = j->notices ? strlen(j->notices) : 0, room = n + strlen(line) + 2;
+    if (room > NOTICES_MOST) return 0; // whoever says so much says nothing
+    j->notices = realloc(j->notices, room);
+    BUG_IF(!j->notices, "no memory for %zu bytes of notices", room);
+    snprintf(j->notices + n, room - n, "%s%s", n ? "\n" : "", line);
+    return has_event(s, j->id, event, e) ? 0 : store_event(s, j->id, event, e);
 }
 
 void job_tail_keep(struct job *j, int64_t segment, const void *bytes, size_t n)
@@ -140,7 +176,11 @@ void job_beat(struct job *j, const char *stage, int64_t segment, uint32_t step, 
     if (strcmp(stage, "denoise") == 0) done = step < units ? step : units - 1;
     if (strcmp(stage, "decode") == 0) done = units - 1 + (n_steps ? 0.9 * step / n_steps : 0);
     if (strcmp(stage, "done") == 0) done = units;
-    double percent = 100 * ((double)segment * units + done) / ((double)reel_info(j->reel)->n_segments * units);
+    int64_t n = reel_info(j->reel)->n_segments;
+    double percent = 100 * ((double)segment * units + done) / ((double)n * units);
+    // a segment's first steps may be told while frames of the one before are still on their way
+    double most = 100 * (double)(j->committed + 1) / (double)n;
+    if (percent > most) percent = most;
     if (percent > j->percent && percent <= 100) j->percent = percent;
     if (j->stepped_ms == 0 && strcmp(stage, "denoise") == 0) {
         j->stepped_ms = clock_ms();

@@ -48,6 +48,7 @@ struct job {
     char folder[4096];            // for its film and other files
     struct reel *reel;            // from READY on
     struct err why;               // of FAILED
+    bool bad_model;               // why: its weights cannot be loaded
     bool busy;                    // work is under way for it on another thread
     int attempts;                 // groups that were lost since the last committed segment
     int64_t next_start_ms;        // no group is started for it before
@@ -63,6 +64,7 @@ struct job {
     int64_t stage_segment;
     uint32_t step, n_steps;
     double percent; // of all steps; never goes back
+    char *notices;  // sentences, one a line: what was taken otherwise than it was given; NULL: none. Owned
     // for the report
     int64_t begun_ms, stepped_ms, ended_ms;
     double stepped_percent; // at stepped_ms, the first step seen
@@ -84,11 +86,14 @@ bool job_let_go(struct job *j);
 // Frees what it holds; the film must be finished or abandoned.
 void job_release(struct job *j);
 
+// A sentence for whoever asked for the job: kept here and with the store's events, once.
+int job_note(struct job *j, struct store *s, const char *text, struct err *e);
+
 // Keeps a copy of a segment's tail.
 void job_tail_keep(struct job *j, int64_t segment, const void *bytes, size_t n);
 // The tail of `segment`, or NULL.
 const struct job_tail *job_tail_of(const struct job *j, int64_t segment);
-// What a beat says; counts percent.
+// What a beat says; counts percent, never beyond the segment whose frames are awaited.
 void job_beat(struct job *j, const char *stage, int64_t segment, uint32_t step, uint32_t n_steps);
 // Seconds left, -1: nobody knows yet.
 double job_seconds_left(const struct job *j);

@@ -92,7 +92,7 @@ static int open_voice(struct reel *r, const char *self, struct err *e)
         if (g.keep_to > g.keep_from) break;
         r->info.n_segments--;
     }
-    r->info.n_samples = (uint64_t)r->voice_info.n_samples16;
+    memcpy(r->info.n_samples, r->voice_info.own16, sizeof r->info.n_samples);
     memcpy(r->info.voice_hash, r->voice_info.hash, sizeof r->info.voice_hash);
     return 0;
 }
@@ -175,6 +175,7 @@ static int reel_fill(struct reel *r, const struct model *m, struct err *e)
     r->colour = malloc((size_t)s->r.h * (size_t)s->r.w * 3);
     BUG_IF(!r->colour, "no memory for a picture");
     rc = source_colour_picture(r->source, 0, s->r.h, s->r.w, r->colour, &r->source_info, e);
+    if (rc >= 0 && source_notice(r->source)) notice_lines(r, source_notice(r->source));
     if (rc >= 0) rc = make_masks(r, self, e);
     if (rc >= 0) rc = check_room(r, e);
     if (rc >= 0) rc = open_film(r, e);
@@ -214,6 +215,8 @@ int reel_picture(struct reel *r, int64_t segment, uint8_t *rgb, struct err *e)
 {
     return source_picture(r->source, plan_segments_at(&r->plan, segment).start, r->spec->r.h, r->spec->r.w, rgb, e);
 }
+
+const char *reel_notice(struct reel *r) { return source_notice(r->source); }
 
 int reel_voice(struct reel *r, int speaker, float *to, int64_t from, int64_t n, struct err *e)
 {

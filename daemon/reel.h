@@ -16,7 +16,7 @@ struct reel;
 
 struct reel_info {
     int64_t n_frames, n_segments;
-    uint64_t n_samples; // of each speaker's 16 kHz track
+    uint64_t n_samples[SPEC_SPEAKERS]; // of each speaker's own 16 kHz track
     uint8_t voice_hash[32];
     int src_h, src_w;
     char notices[6144]; // sentences, one a line, about the inputs
@@ -39,6 +39,8 @@ const uint8_t *reel_colour_picture(const struct reel *r);
 const uint8_t *reel_masks(const struct reel *r);
 // The reference picture of a segment, [h, w, 3]. May take long; calls come from one thread at a time.
 int reel_picture(struct reel *r, int64_t segment, uint8_t *rgb, struct err *e);
+// What the last picture has shown of the video that the user should know: sentences, one a line, or NULL.
+const char *reel_notice(struct reel *r);
 int reel_voice(struct reel *r, int speaker, float *to, int64_t from, int64_t n, struct err *e);
 
 // Frames into the film; a segment's end syncs it: *bytes of the growing file are on disk.

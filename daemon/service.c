@@ -362,6 +362,23 @@ int service_control(struct service *s, uint64_t id, const char *verb, struct err
     return err_set(e, E_BUSY, "job %llu is under way: there is nothing to %s", (unsigned long long)id, verb);
 }
 
+// Sentences about the job: it has them while it is held; later only the events do.
+static json_t *notices_json(struct service *s, uint64_t id, const struct held *h)
+{
+    static const char mark[] = "note: ";
+    json_t *all = json_array();
+    const char *text = h ? h->job.notices : NULL;
+    for (const char *at = text ? text : ""; *at;) {
+        size_t n = strcspn(at, "\n");
+        json_array_append_new(all, json_stringn(at, n));
+        at += n + (at[n] != 0);
+    }
+    int64_t number = 0, at_s;
+    while (!h && store_event_next(s->store, id, &number, &at_s, &text, NULL) == 1)
+        if (strncmp(text, mark, sizeof mark - 1) == 0) json_array_append_new(all, json_string(text + sizeof mark - 1));
+    return all;
+}
+
 static json_t *row_json(const struct store_job *row)
 {
     json_t *o = json_pack("{sIssss*sisI}", "id", (json_int_t)row->id, "status", row->state, "key", row->key, "priority",
@@ -396,6 +413,7 @@ int service_status(struct service *s, uint64_t id, json_t **out, bool *over, str
     *out = row_json(&row);
     *over = row_is_over(&row);
     if (h && !*over) live_json(*out, &h->job);
+    json_object_set_new(*out, "notices", notices_json(s, id, h));
     return 0;
 }
 

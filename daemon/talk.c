@@ -79,7 +79,7 @@ static int send_open(const struct ear *d, struct err *e)
     size_t pixels = (size_t)r->h * (size_t)r->w;
     struct msg *m = message(d, MSG_OPEN);
     m->open.spec = *r;
-    m->open.n_samples = i->n_samples;
+    memcpy(m->open.n_samples, i->n_samples, sizeof m->open.n_samples);
     memcpy(m->open.voice_hash, i->voice_hash, sizeof m->open.voice_hash);
     m->bulk[0] = (struct msg_bulk){reel_colour_picture(j->reel), pixels * 3};
     m->bulk[1] = (struct msg_bulk){reel_masks(j->reel), reel_masks(j->reel) ? pixels * (size_t)r->n_speakers : 0};
@@ -96,8 +96,8 @@ static bool voice_is_sent(const struct ear *d) { return d->t->speaker == d->t->j
 
 static int send_voice(const struct ear *d, struct err *e)
 {
-    int64_t n_samples = (int64_t)reel_info(d->t->job->reel)->n_samples;
     while (!voice_is_sent(d)) {
+        int64_t n_samples = (int64_t)reel_info(d->t->job->reel)->n_samples[d->t->speaker];
         int64_t n = n_samples - d->t->sample < (int64_t)PIECE ? n_samples - d->t->sample : (int64_t)PIECE;
         int rc = reel_voice(d->t->job->reel, d->t->speaker, d->r->piece, d->t->sample, n, e);
         if (rc < 0) return rc;
@@ -220,6 +220,9 @@ static int on_message(const struct ear *d, const struct msg *m, struct err *e)
         job_beat(j, m->beat.stage, m->beat.segment, m->beat.step, m->beat.n_steps);
         d->t->changed = true;
         return 0;
+    case MSG_NOTICE:
+        d->t->changed = known;
+        return known ? job_note(j, d->s, m->notice, e) : 0;
     case MSG_TAIL:
         if (known && m->tail_segment >= j->committed && m->tail_segment < d->t->next_run)
             job_tail_keep(j, m->tail_segment, m->bulk[0].data, m->bulk[0].n);
@@ -229,6 +232,7 @@ static int on_message(const struct ear *d, const struct msg *m, struct err *e)
     case MSG_DONE:
         return known ? on_done(d, &m->done, e) : 0;
     case MSG_FAILED: // of job 0: its weights; and but for wrong input, it is the group that cannot go on
+        if (m->job == 0 && m->failed.code == E_INPUT) j->bad_model = true;
         return known || m->job == 0 ? err_set(e, m->failed.code == E_INPUT ? E_INPUT : E_LOST, "%s", m->failed.text)
                                     : 0;
     default:

@@ -7,6 +7,7 @@
 //                      - name: tiny
 //                        shift: 7
 //                        buckets: [[0.67, 32, 48], [1.00, 48, 48]]     key (height/width as printed), height, width
+//                        teacache: [0, 0, 0, 1, 0]     the step cache's polynomial [that of the nearest published size]
 //   frame-num        [81]     frames a segment, 4n+1
 //   motion-frame     [9]      of them carried over, 4k+1
 //   steps            [40]
@@ -55,15 +56,24 @@ static const struct bucket_table published_sizes[] = {
       {3.60, 1152, 320},
       {3.80, 1216, 320},
       {4.00, 1280, 320}},
-     7},
+     7,
+     {2.57151496e+05, -3.54229917e+04, 1.40286849e+03, -1.35890334e+01, 1.32517977e-01}},
     {"infinitetalk-720",
      21,
      {{0.22, 448, 2048}, {0.29, 512, 1792}, {0.36, 576, 1600}, {0.45, 640, 1408}, {0.55, 704, 1280}, {0.63, 768, 1216},
       {0.76, 832, 1088}, {0.88, 896, 1024}, {1.00, 960, 960},  {1.14, 1024, 896}, {1.31, 1088, 832}, {1.50, 1152, 768},
       {1.58, 1216, 768}, {1.82, 1280, 704}, {1.91, 1344, 704}, {2.20, 1408, 640}, {2.30, 1472, 640}, {2.67, 1536, 576},
       {2.89, 1664, 576}, {3.62, 1856, 512}, {3.75, 1920, 512}},
-     11},
+     11,
+     {8.10705460e+03, 2.13393892e+03, -3.72934672e+02, 1.66203073e+01, -4.17769401e-02}},
 };
+
+static double largest_area(const struct bucket_table *t)
+{
+    double most = 0;
+    for (int i = 0; i < t->n; i++) most = fmax(most, (double)t->bucket[i].h * t->bucket[i].w);
+    return most;
+}
 
 static void set_published(struct model *m)
 {
@@ -167,9 +177,24 @@ static int take_bucket(struct bucket *b, const char *from, const json_t *j, stru
     return 0;
 }
 
+static int take_teacache(struct bucket_table *t, const char *from, const json_t *j, struct err *e)
+{
+    memcpy(t->teacache, model_teacache(t->name, largest_area(t)), sizeof t->teacache);
+    if (!j) return 0;
+    bool ok = json_array_size(j) == MODEL_POLY;
+    for (size_t i = 0; ok && i < MODEL_POLY; i++) {
+        ok = json_is_number(json_array_get(j, i));
+        t->teacache[i] = json_number_value(json_array_get(j, i));
+        ok = ok && fabs(t->teacache[i]) <= 1e9;
+    }
+    if (ok) return 0;
+    return err_set(e, E_INPUT, "%s: teacache of the size %s wants %d numbers, the highest power first", from, t->name,
+                   MODEL_POLY);
+}
+
 static int take_size(struct bucket_table *t, const char *from, const json_t *j, struct err *e)
 {
-    static const char *const known[] = {"name", "shift", "buckets"};
+    static const char *const known[] = {"name", "shift", "buckets", "teacache"};
     const char *key, *name = json_string_value(json_object_get(j, "name"));
     json_t *v;
     if (!json_is_object(j) || !name || !name[0] || strlen(name) >= sizeof t->name)
@@ -178,7 +203,9 @@ static int take_size(struct bucket_table *t, const char *from, const json_t *j, 
     {
         bool ok = false;
         for (size_t i = 0; i < sizeof known / sizeof *known; i++) ok |= strcmp(key, known[i]) == 0;
-        if (!ok) return err_set(e, E_INPUT, "%s: the size %s has '%s'; it knows name, shift, buckets", from, name, key);
+        if (!ok)
+            return err_set(e, E_INPUT, "%s: the size %s has '%s'; it knows name, shift, buckets, teacache", from, name,
+                           key);
     }
     const json_t *shift = json_object_get(j, "shift"), *list = json_object_get(j, "buckets");
     size_t n = json_array_size(list);
@@ -189,7 +216,7 @@ static int take_size(struct bucket_table *t, const char *from, const json_t *j, 
     if (!(t->shift > 0)) return err_set(e, E_INPUT, "%s: the shift of the size %s is not above 0", from, name);
     for (size_t i = 0; i < n; i++)
         if (take_bucket(&t->bucket[i], from, json_array_get(list, i), e) < 0) return E_INPUT;
-    return 0;
+    return take_teacache(t, from, json_object_get(j, "teacache"), e);
 }
 
 static int take_sizes(struct model *m, const char *from, const json_t *j, struct err *e)
@@ -418,6 +445,18 @@ int model_missing(const struct model *m, struct err *e)
 }
 
 // ---- sizes
+
+const double *model_teacache(const char *name, double area)
+{
+    const size_t n = sizeof published_sizes / sizeof *published_sizes;
+    const struct bucket_table *nearest = &published_sizes[0];
+    for (size_t i = 0; i < n; i++) {
+        const struct bucket_table *t = &published_sizes[i];
+        if (strcmp(t->name, name) == 0) return t->teacache;
+        if (fabs(log(area / largest_area(t))) < fabs(log(area / largest_area(nearest)))) nearest = t;
+    }
+    return nearest->teacache;
+}
 
 int model_size(const struct model *m, const char *size, const struct bucket_table **out, struct err *e)
 {

@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-enum { MODEL_BUCKETS_MAX = 64, MODEL_PATH_MAX = 1024, MODEL_CONVS_MAX = 16 };
+enum { MODEL_BUCKETS_MAX = 64, MODEL_PATH_MAX = 1024, MODEL_CONVS_MAX = 16, MODEL_POLY = 5 };
 
 struct bucket {
     double key; // height / width as printed in the table: this rounded key is compared, not the true ratio
@@ -18,7 +18,8 @@ struct bucket_table {
     char name[32]; // "infinitetalk-480", "infinitetalk-720", or the tiny model's own
     int n;
     struct bucket bucket[MODEL_BUCKETS_MAX];
-    double shift; // default schedule shift for this size
+    double shift;                // default schedule shift for this size
+    double teacache[MODEL_POLY]; // how far a step of the time embedding moves the network; the highest power first
 };
 
 struct model {
@@ -52,6 +53,9 @@ struct model {
 int model_open(struct model *m, const char *dir, struct err *e);
 // 0, or E_INPUT naming every missing part of a full model.
 int model_missing(const struct model *m, struct err *e);
+// The published step cache's polynomials: that of the published size called `name`; for another size, of the one whose
+// pictures are nearest in area.
+const double *model_teacache(const char *name, double area);
 // The table called `size`, or E_INPUT listing the names.
 int model_size(const struct model *m, const char *size, const struct bucket_table **out, struct err *e);
 // The bucket whose key is nearest to height/width; the first wins a tie (pipeline.md 3.2).

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const msg_names[] = {"NONE",   "HELLO", "BEAT",  "BYE",     "OPEN",  "BLOB",   "RUN",    "CREDIT",
-                                        "CANCEL", "CLOSE", "TAIL",  "FRAMES",  "DONE",  "FAILED", "SUBMIT", "PUT",
-                                        "STATUS", "LIST",  "WATCH", "CONTROL", "FETCH", "ANSWER"};
+static const char *const msg_names[] = {"NONE",   "HELLO",  "BEAT", "BYE",    "OPEN",    "BLOB",   "RUN",    "CREDIT",
+                                        "CANCEL", "CLOSE",  "TAIL", "FRAMES", "DONE",    "FAILED", "NOTICE", "SUBMIT",
+                                        "PUT",    "STATUS", "LIST", "WATCH",  "CONTROL", "FETCH",  "ANSWER"};
 
 const char *msg_name(enum msg_kind k) { return (size_t)k < sizeof msg_names / sizeof *msg_names ? msg_names[k] : "?"; }
 
@@ -44,7 +44,10 @@ static void encode_open(const struct msg_open *m, Longtake__Open *o)
     o->parity = (uint32_t)s->parity;
     o->prompt = (char *)s->prompt;
     o->negative = (char *)s->negative;
-    o->n_samples = m->n_samples;
+    o->n_samples = (uint64_t *)m->n_samples;
+    o->n_n_samples = (size_t)s->n_speakers;
+    o->teacache_poly = (double *)s->teacache_poly;
+    o->n_teacache_poly = MODEL_POLY;
     o->voice_hash = (ProtobufCBinaryData){.len = sizeof m->voice_hash, .data = (uint8_t *)m->voice_hash};
     o->mode = (uint32_t)s->mode;
     o->n_reach = (uint64_t)s->n_reach;
@@ -65,6 +68,7 @@ struct bodies {
     Longtake__Frames frames;
     Longtake__Done done;
     Longtake__Failed failed;
+    Longtake__Notice notice;
     Longtake__Submit submit;
     Longtake__Put put;
     Longtake__Status status;
@@ -210,6 +214,10 @@ static void encode_body(const struct msg *m, Longtake__Message *w, struct bodies
         b->failed.code = m->failed.code;
         b->failed.text = (char *)m->failed.text;
         break;
+    case MSG_NOTICE:
+        BODY(notice, NOTICE, Notice);
+        b->notice.text = (char *)m->notice;
+        break;
     case MSG_NONE:
         BUG("a message without a kind");
     default:
@@ -307,16 +315,30 @@ static int decode_open_numbers(struct spec_render *s, const Longtake__Open *o, s
     return 0;
 }
 
+static int decode_open_lists(struct msg *m, const Longtake__Open *o, struct err *e)
+{
+    struct spec_render *s = &m->open.spec;
+    if (o->n_n_samples != (size_t)s->n_speakers)
+        return err_set(e, E_INPUT, "%zu voices for %d speakers", o->n_n_samples, s->n_speakers);
+    if (o->n_teacache_poly != MODEL_POLY)
+        return err_set(e, E_INPUT, "a polynomial of %zu coefficients, not %d", o->n_teacache_poly, MODEL_POLY);
+    for (int p = 0; p < s->n_speakers; p++) {
+        if (o->n_samples[p] > (uint64_t)FRAMES_MAX * 640)
+            return err_set(e, E_INPUT, "n_samples is %llu", (unsigned long long)o->n_samples[p]);
+        m->open.n_samples[p] = o->n_samples[p];
+    }
+    for (int i = 0; i < MODEL_POLY; i++)
+        if (take_real(&s->teacache_poly[i], o->teacache_poly[i], "teacache_poly", e) < 0) return E_INPUT;
+    return 0;
+}
+
 static int decode_open(struct msg *m, const Longtake__Open *o, struct err *e)
 {
     struct spec_render *s = &m->open.spec;
-    int64_t n_samples = 0;
     if (decode_open_numbers(s, o, e) < 0 || take_text(s->size, sizeof s->size, o->size, "size", e) < 0 ||
         take_text(s->prompt, sizeof s->prompt, o->prompt, "prompt", e) < 0 ||
-        take_text(s->negative, sizeof s->negative, o->negative, "negative", e) < 0 ||
-        take_i64(&n_samples, o->n_samples, (uint64_t)FRAMES_MAX * 640, "n_samples", e) < 0)
+        take_text(s->negative, sizeof s->negative, o->negative, "negative", e) < 0 || decode_open_lists(m, o, e) < 0)
         return E_INPUT;
-    m->open.n_samples = (uint64_t)n_samples;
     if (o->voice_hash.len != sizeof m->open.voice_hash)
         return err_set(e, E_INPUT, "the voice hash has %zu bytes", o->voice_hash.len);
     memcpy(m->open.voice_hash, o->voice_hash.data, sizeof m->open.voice_hash);
@@ -515,6 +537,9 @@ static int decode_body(struct msg *m, const Longtake__Message *w, struct err *e)
     case LONGTAKE__MESSAGE__BODY_FAILED:
         m->kind = MSG_FAILED;
         return decode_failed(m, w->failed, e);
+    case LONGTAKE__MESSAGE__BODY_NOTICE:
+        m->kind = MSG_NOTICE;
+        return take_text(m->notice, sizeof m->notice, w->notice->text, "text", e);
     default:
         return decode_client(m, w, e);
     }

@@ -7,7 +7,7 @@
 
 #include "proto/spec.h"
 
-enum { MSG_PROTOCOL = 2, MSG_BULK_MAX = 3, MSG_BLOB_MAX = 1 << 20 };
+enum { MSG_PROTOCOL = 3, MSG_BULK_MAX = 3, MSG_BLOB_MAX = 1 << 20 };
 
 enum msg_kind {
     MSG_NONE,
@@ -24,6 +24,7 @@ enum msg_kind {
     MSG_FRAMES,
     MSG_DONE,
     MSG_FAILED,
+    MSG_NOTICE,
     MSG_SUBMIT,
     MSG_PUT,
     MSG_STATUS,
@@ -52,7 +53,7 @@ struct msg_beat {
 };
 struct msg_open {
     struct spec_render spec;
-    uint64_t n_samples; // per speaker
+    uint64_t n_samples[SPEC_SPEAKERS]; // of each speaker's own voice; silence follows the shorter one
     uint8_t voice_hash[32];
 };
 struct msg_blob {
@@ -107,6 +108,7 @@ struct msg {
         struct msg_frames frames;
         struct msg_done done;
         struct msg_failed failed;
+        char notice[1024];
         struct msg_submit submit;
         struct msg_put put;
         char control[16];

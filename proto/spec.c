@@ -135,19 +135,52 @@ static int set_audio_mode(void *base, struct arena *a, const struct opt *o, cons
                    text);
 }
 
-static int set_one(void *base, struct arena *a, const struct opt *o, const char *from, const char *text, struct err *e)
+// Splitting over processes: the published program is told of each way apart, by hand.
+static int set_degree(void *base, struct arena *a, const struct opt *o, const char *from, const char *text,
+                      struct err *e)
 {
-    (void)o, (void)base, (void)a;
-    if (strcmp(text, "1") == 0) return 0;
-    return err_set(e, E_INPUT, "%s: %s is not supported; this build renders with one rank, so give 1 or leave it out",
-                   from, text);
+    (void)o, (void)a;
+    char *end;
+    long v = strtol(text, &end, 10);
+    if (end == text || *end || v < 1 || v > 4096)
+        return err_set(e, E_INPUT, "%s: '%s' is not a number of processes, 1 to 4096", from, text);
+    if (v > 1)
+        spec_notice(base, from, "has no effect here; the engine splits the work over its ranks by itself (-n N)");
+    return 0;
 }
 
-static int set_refused(void *base, struct arena *a, const struct opt *o, const char *from, const char *text,
-                       struct err *e)
+static bool is_off(const char *text)
 {
-    (void)o, (void)base, (void)a, (void)text;
-    return err_set(e, E_INPUT, "%s is not supported by this build; leave it out", from);
+    return strcmp(text, "no") == 0 || strcmp(text, "false") == 0 || strcmp(text, "0") == 0;
+}
+
+static int set_sharding(void *base, struct arena *a, const struct opt *o, const char *from, const char *text,
+                        struct err *e)
+{
+    (void)o, (void)a, (void)e;
+    if (is_off(text)) return 0;
+    spec_notice(base, from, "has no effect here; how weights are shared among ranks is the engine's choice");
+    return 0;
+}
+
+static int set_quant(void *base, struct arena *a, const struct opt *o, const char *from, const char *text,
+                     struct err *e)
+{
+    (void)a;
+    bool kind = strcmp(o->key, "quant") == 0;
+    if (kind && strcmp(text, "int8") != 0 && strcmp(text, "fp8") != 0)
+        return err_set(e, E_INPUT, "%s: '%s' is neither int8 nor fp8", from, text);
+    if (kind) spec_notice(base, from, "quantised weights are not read by this version; the full ones are used");
+    return 0;
+}
+
+static int set_scenes(void *base, struct arena *a, const struct opt *o, const char *from, const char *text,
+                      struct err *e)
+{
+    (void)o, (void)a, (void)e;
+    if (is_off(text)) return 0;
+    spec_notice(base, from, "this version renders a video as one shot, cuts included");
+    return 0;
 }
 
 // ---- the table
@@ -212,13 +245,13 @@ static const struct opt rows[] = {
     {"offload-model", OPT_CALL, 0, 0, 0, NULL, set_noted, "BOOL", NULL},
     {"num-persistent-param-in-dit", OPT_CALL, 0, 0, 0, NULL, set_noted, "N", NULL},
     {"t5-cpu", OPT_CALL, 0, 0, 0, NULL, set_noted, NULL, NULL},
-    {"ulysses-size", OPT_CALL, 0, 0, 0, NULL, set_one, "N", NULL},
-    {"ring-size", OPT_CALL, 0, 0, 0, NULL, set_one, "N", NULL},
-    {"t5-fsdp", OPT_CALL, 0, 0, 0, NULL, set_refused, NULL, NULL},
-    {"dit-fsdp", OPT_CALL, 0, 0, 0, NULL, set_refused, NULL, NULL},
-    {"quant", OPT_CALL, 0, 0, 0, NULL, set_refused, "NAME", NULL},
-    {"quant-dir", OPT_CALL, 0, 0, 0, NULL, set_refused, "FILE", NULL},
-    {"scene-seg", OPT_CALL, 0, 0, 0, NULL, set_refused, NULL, NULL},
+    {"ulysses-size", OPT_CALL, 0, 0, 0, NULL, set_degree, "N", NULL},
+    {"ring-size", OPT_CALL, 0, 0, 0, NULL, set_degree, "N", NULL},
+    {"t5-fsdp", OPT_CALL, 0, 0, 0, NULL, set_sharding, NULL, NULL},
+    {"dit-fsdp", OPT_CALL, 0, 0, 0, NULL, set_sharding, NULL, NULL},
+    {"quant", OPT_CALL, 0, 0, 0, NULL, set_quant, "NAME", NULL},
+    {"quant-dir", OPT_CALL, 0, 0, 0, NULL, set_quant, "FILE", NULL},
+    {"scene-seg", OPT_CALL, 0, 0, 0, NULL, set_scenes, NULL, NULL},
     {0},
 };
 // clang-format on
@@ -375,6 +408,8 @@ static int resolve_numbers(struct spec *s, const struct model *m, struct err *e)
     const struct bucket_table *t;
     if (resolve_size(s, m, &t, e) < 0) return E_INPUT;
     snprintf(r->size, sizeof r->size, "%s", t->name);
+    memcpy(r->teacache_poly, t->teacache, sizeof r->teacache_poly);
+    bool carried = !r->motion_frame; // as many as the model says
     if (!r->frame_num) r->frame_num = m->frame_num;
     if (!r->motion_frame) r->motion_frame = m->motion_frame;
     if (!r->steps) r->steps = m->steps;
@@ -394,6 +429,11 @@ static int resolve_numbers(struct spec *s, const struct model *m, struct err *e)
     if (s->crf < 0) s->crf = 18;
     if (!s->preset) s->preset = "medium";
     if (check_4n1("--frame-num", r->frame_num, 5, 161, e) < 0) return E_INPUT;
+    if (carried && r->frame_num <= r->motion_frame)
+        return err_set(e, E_INPUT,
+                       "--frame-num: %d leaves nothing new beside the %d frames that a segment carries over; give at "
+                       "least %d, or also a smaller --motion-frame (at most %d)",
+                       r->frame_num, r->motion_frame, r->motion_frame + 4, r->frame_num - 4);
     return check_4n1("--motion-frame", r->motion_frame, 1, r->frame_num - 4, e);
 }
 

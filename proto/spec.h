@@ -25,7 +25,7 @@ enum spec_video_end { SPEC_END_HOLD, SPEC_END_LOOP, SPEC_END_PINGPONG, SPEC_END_
 // What decides the frames: travels to the worker in OPEN. All numbers are resolved (no "default" left).
 struct spec_render {
     int h, w;                    // output picture, multiples of 16
-    char size[32];               // size class, chooses TeaCache's polynomial
+    char size[32];               // size class, for people
     int frame_num, motion_frame; // F = 4n+1, M = 4k+1
     int64_t n_frames;            // L, frames delivered at 25 fps
     int64_t n_reach;             // frames that the segments look at, where there are several spans; 0: one span
@@ -36,7 +36,7 @@ struct spec_render {
     bool apg;
     double apg_momentum, apg_norm_threshold;
     bool teacache;
-    double teacache_thresh;
+    double teacache_thresh, teacache_poly[MODEL_POLY]; // the highest power first
     enum spec_tail tail;
     enum spec_parity parity;
     enum spec_mode mode;

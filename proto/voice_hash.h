@@ -6,7 +6,7 @@
 #include "proto/base/hash.h"
 
 // Begins it; the samples follow by hash_update in pieces of any size, the name comes by hash_final. `n_samples`: of
-// each.
-void voice_hash_init(struct hash *h, int n_speakers, int64_t n_samples);
+// each speaker.
+void voice_hash_init(struct hash *h, int n_speakers, const uint64_t *n_samples);
 
 #endif

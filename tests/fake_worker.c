@@ -7,7 +7,7 @@
 // The variable FAKE_WORKER asks for trouble, in words with commas between:
 //   die:K exit:K silent:K stall:K garbage:K short:K fail:K   at segment K, after half of its frames
 //   mute        never says HELLO        bye        says goodbye instead of opening a job
-//   load        cannot load its weights
+//   load        cannot load its weights             notice     tells one on OPEN
 //   step:MS     time of a step          once:FILE  trouble comes only while FILE is absent, and makes it
 //   log:FILE    a line for each RUN: segment, start, keep range, last, mean of its picture; before them its pid and
 //   arguments
@@ -136,9 +136,9 @@ static void voice_check(struct fake *f)
     const struct msg_open *o = &f->open.open;
     struct hash h;
     uint8_t hash[HASH_BYTES];
-    voice_hash_init(&h, o->spec.n_speakers, (int64_t)o->n_samples);
+    voice_hash_init(&h, o->spec.n_speakers, o->n_samples);
     for (int p = 0; p < o->spec.n_speakers; p++) {
-        if (f->got[p] != o->n_samples * sizeof(float)) return;
+        if (f->got[p] != o->n_samples[p] * sizeof(float)) return;
         hash_update(&h, f->voice[p], f->got[p]);
     }
     hash_final(&h, hash);
@@ -151,9 +151,13 @@ static void on_open(struct fake *f)
     f->is_open = true;
     f->credit = 0;
     f->tail_sent = -1;
+    if (strcmp(f->trouble, "notice") == 0) {
+        snprintf(message(f, MSG_NOTICE)->notice, sizeof f->out.notice, "the prompt is\ncut");
+        send(f);
+    }
     for (int p = 0; p < SPEC_SPEAKERS; p++) {
         free(f->voice[p]);
-        f->voice[p] = calloc(f->in.open.n_samples + 1, sizeof(float));
+        f->voice[p] = p < f->in.open.spec.n_speakers ? calloc(f->in.open.n_samples[p] + 1, sizeof(float)) : NULL;
         f->got[p] = 0;
     }
 }
@@ -162,7 +166,7 @@ static void on_blob(struct fake *f)
 {
     const struct msg_blob *b = &f->in.blob;
     size_t n = f->in.bulk[0].n;
-    if (b->offset != f->got[b->speaker] || b->offset + n > f->open.open.n_samples * sizeof(float)) {
+    if (b->offset != f->got[b->speaker] || b->offset + n > f->open.open.n_samples[b->speaker] * sizeof(float)) {
         fail(f, -1, "a piece of voice out of order");
         return;
     }
@@ -356,6 +360,7 @@ int main(int argc, char **argv)
     send(&f);
     wait_ms(&f, 20);
     if (strcmp(f.trouble, "load") == 0) {
+        f.open.job = 0;
         fail(&f, -1, "the tensor blocks.0 is missing from the weights");
         wait_ms(&f, 200);
         return 3;

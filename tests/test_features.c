@@ -101,6 +101,13 @@ static void read_voice(void *ctx, float *dst, int64_t from, int64_t n)
     }
 }
 
+static void read_short(void *ctx, float *dst, int64_t from, int64_t n)
+{
+    read_voice(ctx, dst, from, n);
+    for (int64_t i = from; i < from + n; i++)
+        if (i >= (ctx ? *(const int *)ctx : 10) * 640) dst[i - from] = 0;
+}
+
 static struct wav2vec2 *open_voice(struct weights **w)
 {
     struct err e = {0};
@@ -180,6 +187,91 @@ static void silence_behind_a_voice(void **state)
     dev_arena_reset(a, 0);
 }
 
+// Rows of a speaker's entries (j, o) that lie in [from, below), against rows [n, layers, dim]; how many were compared.
+static int assert_speaker(tensor windows, int p, tensor rows, int64_t start, int64_t from, int64_t below)
+{
+    int64_t c = rows.shape[1] * rows.shape[2];
+    int n = 0;
+    for (int64_t j = 0; j < windows.shape[1]; j++)
+        for (int64_t o = 0; o < WINDOW; o++) {
+            int64_t at = start + j + o - 2, entry = (p * windows.shape[1] + j) * WINDOW + o;
+            if (at < from || at >= below) continue;
+            assert_memory_equal((float *)windows.data + entry * c, (float *)rows.data + at * c,
+                                (size_t)c * sizeof(float));
+            n++;
+        }
+    return n;
+}
+
+static tensor encode(struct wav2vec2 *m, const struct track *t, const struct wav2vec2_stats *stats, int64_t n)
+{
+    tensor rows = dev_tensor(a, DT_F32, SHAPE(n, wav2vec2_layers(m), wav2vec2_dim(m)));
+    wav2vec2_encode(m, a, rows, t, stats, n, 0, n, NULL);
+    return rows;
+}
+
+// Two voices at once, one of 10 frames and one of 30: the shorter one's rows are those of it alone, and behind it
+// stands silence that was heard after it, measured by the voice.
+static void the_shorter_voice_is_measured_alone(void **state)
+{
+    (void)state;
+    enum { LONG = 30, SHORT = 10 };
+    struct weights *w = NULL;
+    struct wav2vec2 *m = open_voice(&w);
+    struct track t[2] = {{.read = read_voice, .n_samples = LONG * 640}, {.read = read_short, .n_samples = SHORT * 640}};
+    struct err e = {0};
+    struct wav2vec2_stats *stats = wav2vec2_measure(m, a, &t[1]);
+    struct spec_render s = render(LONG, 2, SPEC_PARITY_NONE);
+    struct features *f = NULL;
+    int64_t end = 4 * (spec_segments(LONG, 9, 5, SPEC_STREAMING) - 1) + 9 + 3;
+    struct track padded = {.read = read_short, .n_samples = end * 640};
+    tensor alone = encode(m, &t[1], stats, SHORT), silence = encode(m, &padded, stats, end), windows;
+    assert_memory_not_equal(alone.data, silence.data, (size_t)tensor_bytes(alone)); // else the order would not matter
+    assert_int_equal(features_open(&f, m, a, &s, t, "/tmp", &e), 0);
+    int n_voice = 0, n_silence = 0;
+    for (int64_t start = 0; start + 9 + 3 <= end; start += 4) {
+        assert_int_equal(features_windows(f, a, &windows, start, WINDOW, start + 9 + 3 == end, &e), 0);
+        n_voice += assert_speaker(windows, 1, alone, start, 0, SHORT);
+        n_silence += assert_speaker(windows, 1, silence, start, SHORT, end);
+    }
+    assert_true(n_voice > 50 && n_silence > 200);
+    features_close(&f);
+    wav2vec2_stats_free(&stats);
+    wav2vec2_free(&m);
+    weights_free(&w);
+    dev_arena_reset(a, 0);
+}
+
+// A long silence is made in windows, each with context on both sides.
+static void a_long_silence_comes_in_windows(void **state)
+{
+    (void)state;
+    enum { LONG = FEATURES_WINDOW + 300, SHORT = 4 };
+    int own = SHORT;
+    struct weights *w = NULL;
+    struct wav2vec2 *m = open_voice(&w);
+    struct track t[2] = {{.read = read_voice, .n_samples = LONG * 640},
+                         {.read = read_short, .ctx = &own, .n_samples = SHORT * 640}};
+    struct err e = {0};
+    struct wav2vec2_stats *stats = wav2vec2_measure(m, a, &t[1]);
+    struct spec_render s = render(LONG, 2, SPEC_PARITY_NONE);
+    struct features *f = NULL;
+    int64_t end = 4 * (spec_segments(LONG, 9, 5, SPEC_STREAMING) - 1) + 9 + 3, keep = SHORT + FEATURES_WINDOW;
+    int64_t from = keep - FEATURES_CONTEXT, start = keep / 4 * 4 + 8;
+    struct track padded = {.read = read_short, .ctx = &own, .n_samples = end * 640};
+    tensor rows = dev_tensor(a, DT_F32, SHAPE(end, wav2vec2_layers(m), wav2vec2_dim(m))), windows;
+    wav2vec2_encode(m, a, tensor_slice(rows, 0, from, end), &padded, stats, end, from, end, NULL);
+    t[0].n_samples = 640; // not what is looked at: as short as can be
+    assert_int_equal(features_open(&f, m, a, &s, t, "/tmp", &e), 0);
+    assert_int_equal(features_windows(f, a, &windows, start, WINDOW, false, &e), 0);
+    assert_int_equal(assert_speaker(windows, 1, rows, start, keep, end), 9 * WINDOW);
+    features_close(&f);
+    wav2vec2_stats_free(&stats);
+    wav2vec2_free(&m);
+    weights_free(&w);
+    dev_arena_reset(a, 0);
+}
+
 static void read_nothing(void *ctx, float *dst, int64_t from, int64_t n)
 {
     read_voice(ctx, dst, from, n);
@@ -214,6 +306,8 @@ int main(void)
         cmocka_unit_test(mirrored_rows),
         cmocka_unit_test(published_rows_are_of_the_whole_voice),
         cmocka_unit_test(silence_behind_a_voice),
+        cmocka_unit_test(the_shorter_voice_is_measured_alone),
+        cmocka_unit_test(a_long_silence_comes_in_windows),
         cmocka_unit_test(rows_that_are_no_numbers_are_refused),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);

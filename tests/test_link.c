@@ -100,9 +100,9 @@ static struct msg open_message(const float *voice)
                                        .shift = 1,
                                        .text_scale = 1,
                                        .audio_scale = 1};
-    m.open.n_samples = N;
+    m.open.n_samples[0] = N;
     struct hash h;
-    voice_hash_init(&h, 1, N);
+    voice_hash_init(&h, 1, m.open.n_samples);
     hash_update(&h, voice, N * sizeof *voice);
     hash_final(&h, m.open.voice_hash);
     return m;

@@ -89,6 +89,26 @@ static void published_tables_are_sound(void **state)
     }
 }
 
+// The step cache's polynomial goes by the published size's name, else by the area of the pictures, unless it is
+// declared.
+static void the_step_cache_is_chosen_by_size(void **state)
+{
+    (void)state;
+    const double *small = model_teacache("infinitetalk-480", 0), *large = model_teacache("infinitetalk-720", 0);
+    assert_true(small[0] == 2.57151496e+05 && large[0] == 8.10705460e+03 && large[4] == -4.17769401e-02);
+    assert_ptr_equal(model_teacache("tiny-720", 64.0 * 64), small);
+    assert_ptr_equal(model_teacache("mine", 1280.0 * 720), large);
+    assert_ptr_equal(model_teacache("mine", 832.0 * 480), small);
+    struct model m;
+    put("model.yaml", "sizes:\n  - {name: x-720, buckets: [[1.0, 64, 64]]}\n"
+                      "  - {name: y, buckets: [[1.0, 960, 960]]}\n"
+                      "  - {name: z, buckets: [[1.0, 64, 64]], teacache: [0, 0, 1, 0, 0.5]}\n");
+    opened(&m, "");
+    assert_memory_equal(m.size[0].teacache, small, sizeof m.size[0].teacache);
+    assert_memory_equal(m.size[1].teacache, large, sizeof m.size[1].teacache);
+    assert_true(m.size[2].teacache[2] == 1 && m.size[2].teacache[4] == 0.5);
+}
+
 static void buckets_are_chosen_by_printed_key(void **state)
 {
     (void)state;
@@ -213,6 +233,7 @@ static void wrong_declarations_are_refused(void **state)
         {"model.yaml", "sizes: [{name: a, buckets: [[1, 32]]}]\n", "not [key, height, width]"},
         {"model.yaml", "sizes: [{name: a, buckets: [[0, 32, 32]]}]\n", "not a ratio"},
         {"model.yaml", "sizes: [{name: a, buckets: [[1, 32, 32]], shfit: 3}]\n", "knows name, shift, buckets"},
+        {"model.yaml", "sizes: [{name: a, buckets: [[1, 32, 32]], teacache: [1, 2]}]\n", "wants 5 numbers"},
         {"model.yaml", "sizes: [{name: a, buckets: [[1, 32, 32]]}, {name: a, buckets: [[1, 32, 32]]}]\n", "twice"},
         {"model.yaml", "vae: ''\n", "wants a path"},
         {"model.yaml", "- 1\n", "not a list of keys"},
@@ -263,6 +284,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(an_empty_folder_is_the_published_model, begin, end),
         cmocka_unit_test_setup_teardown(published_tables_are_sound, begin, end),
+        cmocka_unit_test_setup_teardown(the_step_cache_is_chosen_by_size, begin, end),
         cmocka_unit_test_setup_teardown(buckets_are_chosen_by_printed_key, begin, end),
         cmocka_unit_test_setup_teardown(published_layouts_are_found, begin, end),
         cmocka_unit_test_setup_teardown(a_small_model_declares_itself, begin, end),

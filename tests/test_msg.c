@@ -45,12 +45,14 @@ static struct msg *sample_open(const uint8_t *pixels)
                                         .apg_norm_threshold = 55,
                                         .teacache = true,
                                         .teacache_thresh = 0.2,
+                                        .teacache_poly = {1e5, -3, 0, 0.25, -0.125},
                                         .tail = SPEC_TAIL_MIRROR,
                                         .parity = SPEC_PARITY_PUBLISHED,
                                         .mode = SPEC_CLIP};
     strcpy(m->open.spec.size, "tiny");
     strcpy(m->open.spec.prompt, "a woman speaks: \xc3\xa4");
-    m->open.n_samples = 57600000;
+    m->open.n_samples[0] = 57600000;
+    m->open.n_samples[1] = 640;
     memset(m->open.voice_hash, 9, sizeof m->open.voice_hash);
     m->bulk[0] = (struct msg_bulk){pixels, 48 * 64 * 3};
     m->bulk[1] = (struct msg_bulk){pixels, 48 * 64 * 2};
@@ -100,6 +102,7 @@ static void small_messages_survive(void **state)
          .n_bulk = 1},
         {.kind = MSG_DONE, .job = 1, .done = {.segment = 4, .denoise_ms = 17, .drift = 0.5}},
         {.kind = MSG_FAILED, .job = 1, .failed = {.segment = -1, .code = E_INPUT, .text = "no"}},
+        {.kind = MSG_NOTICE, .job = 1, .notice = "the prompt is cut"},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         struct err e = {0};
@@ -194,6 +197,12 @@ static void wrong_numbers_are_refused(void **state)
     m->open.spec.h = 1 << 20;
     refuse(m, "h is 1048576");
     m->open.spec.h = 48;
+    m->open.n_samples[1] = 1ull << 60;
+    refuse(m, "n_samples is 1152921504606846976");
+    m->open.n_samples[1] = 0;
+    m->open.spec.teacache_poly[3] = 0.0 / 0.0;
+    refuse(m, "teacache_poly is not a usable number");
+    m->open.spec.teacache_poly[3] = 0;
     m->open.spec.shift = 0.0 / 0.0;
     refuse(m, "shift is not a usable number");
     *m = (struct msg){.kind = MSG_FRAMES, .frames = {.n = 3}, .bulk = {{pixels, 100}}, .n_bulk = 1};

@@ -367,7 +367,7 @@ static void step_cache(void **state)
     s.n_steps = s.spec.steps = 8;
     s.spec.teacache = true;
     s.spec.teacache_thresh = 1e9; // all steps after the warm ones skip
-    snprintf(s.spec.size, sizeof s.spec.size, "infinitetalk-480");
+    memcpy(s.spec.teacache_poly, model_teacache("infinitetalk-480", 0), sizeof s.spec.teacache_poly);
     expect_equal(&s);
     s.together = true;
     expect_equal(&s);

@@ -147,8 +147,8 @@ static void open_job(struct bench *b, const struct spec_render *spec)
     struct msg m = {.kind = MSG_OPEN, .job = JOB, .bulk = {{picture, sizeof picture}, {NULL, 0}}, .n_bulk = 2};
     struct hash h;
     m.open.spec = *spec;
-    m.open.n_samples = N;
-    voice_hash_init(&h, 1, N);
+    m.open.n_samples[0] = N;
+    voice_hash_init(&h, 1, m.open.n_samples);
     hash_update(&h, voice, sizeof voice);
     hash_final(&h, m.open.voice_hash);
     say(b, &m);

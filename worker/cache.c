@@ -12,9 +12,6 @@
 
 enum { WARM_STEPS = 5 };
 
-static const double poly_480[5] = {2.57151496e+05, -3.54229917e+04, 1.40286849e+03, -1.35890334e+01, 1.32517977e-01};
-static const double poly_720[5] = {8.10705460e+03, 2.13393892e+03, -3.72934672e+02, 1.66203073e+01, -4.17769401e-02};
-
 void cache_init(struct cache *c, struct dev_arena *a, const struct spec_render *s, int n_slots, int64_t n_tokens,
                 int64_t dim, enum dtype t)
 {
@@ -22,7 +19,7 @@ void cache_init(struct cache *c, struct dev_arena *a, const struct spec_render *
                         .published = s->parity == SPEC_PARITY_PUBLISHED,
                         .steps = s->steps,
                         .thresh = s->teacache_thresh};
-    memcpy(c->coefficient, strstr(s->size, "720") ? poly_720 : poly_480, sizeof c->coefficient);
+    memcpy(c->coefficient, s->teacache_poly, sizeof c->coefficient);
     if (c->published) n_slots = CACHE_SLOTS;
     for (int i = 0; i < n_slots; i++) {
         c->residual[i] = dev_tensor(a, t, SHAPE(n_tokens, dim));
@@ -40,7 +37,7 @@ void cache_reset(struct cache *c)
 static double polynomial(const double *c, double r)
 {
     double v = c[0];
-    for (int i = 1; i < 5; i++) v = v * r + c[i];
+    for (int i = 1; i < MODEL_POLY; i++) v = v * r + c[i];
     return v;
 }
 

@@ -14,10 +14,10 @@ struct cache {
     struct dev *dev;
     bool published;
     int steps;
-    double thresh, coefficient[5]; // highest power first
-    tensor residual[CACHE_SLOTS];  // [n_tokens, dim] of the model's dtype
-    tensor previous[CACHE_SLOTS];  // F32 [6, dim]
-    tensor change;                 // F64 [2]
+    double thresh, coefficient[MODEL_POLY]; // highest power first
+    tensor residual[CACHE_SLOTS];           // [n_tokens, dim] of the model's dtype
+    tensor previous[CACHE_SLOTS];           // F32 [6, dim]
+    tensor change;                          // F64 [2]
     double sum[CACHE_SLOTS];
     int count;             // forwards since the counter was last 0 (published)
     int seen[CACHE_SLOTS]; // steps of this segment

@@ -15,8 +15,6 @@
 // grid takes pixel (8i, 8j), and the network takes every second cell, so a token is inside when pixel (16i, 16j) is.
 #include "worker/condition.h"
 
-#include "proto/base/log.h"
-
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,20 +29,19 @@ const char condition_negative[] =
 // ---- words
 
 int condition_words(struct dit_words *out, const struct condition_reader *r, struct dev_arena *keep,
-                    struct dev_arena *work, const char *text, struct err *e)
+                    struct dev_arena *work, const char *text, int *n, int *n_lost, struct err *e)
 {
-    int text_len = dit_config_of(r->dit)->text_len, n = 0, n_lost = 0;
+    int text_len = dit_config_of(r->dit)->text_len;
     int32_t *ids = malloc((size_t)text_len * sizeof *ids);
     if (!ids) return err_set(e, E_FATAL, "no memory for %d text ids", text_len);
-    int rc = unigram_encode(r->unigram, text, ids, text_len, &n, &n_lost, e);
+    int rc = unigram_encode(r->unigram, text, ids, text_len, n, n_lost, e);
     if (rc == 0) {
-        if (n_lost > 0) log_warn("prompt.cut", "kept=%d lost=%d", n, n_lost);
         struct dev *d = dev_arena_dev(work);
         int64_t mark = dev_arena_mark(work);
-        tensor id = dev_tensor(work, DT_I32, SHAPE(n));
+        tensor id = dev_tensor(work, DT_I32, SHAPE(*n));
         dev_upload(d, id, ids, DT_I32);
-        tensor rows = dev_tensor(work, DT_F32, SHAPE(n, umt5_dim(r->umt5)));
-        umt5_encode(r->umt5, work, rows, id, n, NULL);
+        tensor rows = dev_tensor(work, DT_F32, SHAPE(*n, umt5_dim(r->umt5)));
+        umt5_encode(r->umt5, work, rows, id, *n, NULL);
         *out = dit_words_new(r->dit, keep, rows, NULL);
         dev_arena_reset(work, mark);
     }

@@ -21,10 +21,10 @@ struct condition_reader {
 // The published program's negative prompt, used where a job gives none (pipeline.md appendix B).
 extern const char condition_negative[];
 
-// Text to keys and values in arena `keep`; `work` is scratch. Pieces beyond the model's text length are dropped and
-// logged.
+// Text to keys and values in arena `keep`; `work` is scratch. Of its tokens, *n are taken and *n_lost are dropped:
+// those beyond the model's text length.
 int condition_words(struct dit_words *out, const struct condition_reader *r, struct dev_arena *keep,
-                    struct dev_arena *work, const char *text, struct err *e);
+                    struct dev_arena *work, const char *text, int *n, int *n_lost, struct err *e);
 
 // Masks F32 [3, h/8, w/8] (first speaker, second, neither) from 8-bit masks [n_speakers, h, w]: cell (i, j) takes pixel
 // (8i, 8j), inside when > 127. One speaker: ones, whatever `masks` is. E_INPUT when a speaker covers no token of the

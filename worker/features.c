@@ -3,9 +3,10 @@
 //   16 kHz track --wav2vec2--> rows [L, layers, channels] in a file per speaker
 //   segment at frame s: window entry (j, o) = row clamp(s + j + o - 2)
 //
-// Frames [0, L) are rows of the voice alone. Rows from L on, up to the last segment's need, come from a second encoding
-// of the voice with silence behind it; its rows before L are thrown away, because silence changes what the transformer
-// says about speech. Statistics are those of the voice in both.
+// A speaker's own frames [0, n) are rows of the voice alone. Rows from n on, up to the last segment's need, come from
+// further encodings of the voice with silence behind it; their rows before n are thrown away, because silence changes
+// what the transformer says about speech. Statistics are those of the voice in all. Behind the shorter of two voices
+// the silence may be long, so it is made in windows as well; the first begins with the voice.
 //
 // Easy to get wrong: the published program mirrors instead, only when it knows that the segment is the last, and
 // includes the last row twice: row len + i is row len - 1 - i. It encodes the whole voice, so a limit on the frames
@@ -22,19 +23,22 @@
 
 struct voice_rows {
     int fd;                  // nameless
-    int64_t n;               // rows of the voice itself, L
+    int64_t n;               // rows of the voice itself
+    int64_t n_tail;          // rows of the silence behind it
+    int64_t end;             // what lies from here on is mirrored, where that is asked for
     int64_t window;          // rows made at once
     struct track track;      // cut or padded to whole frames
     const struct track *raw; // as given
     struct wav2vec2_stats *stats;
-    bool *have; // per window, then one for the tail
+    bool *have; // per window of the voice, then per window of the silence
 };
 
 struct features {
     struct wav2vec2 *m; // NULL: rows were given
     struct dev_arena *a;
     int layers, channels, n_speakers, frame_num;
-    int64_t row_bytes, n_tail; // rows behind L
+    int64_t row_bytes;
+    int64_t n_rows; // that segments may ask for
     bool mirror, published;
     struct voice_rows speaker[SPEC_SPEAKERS];
 };
@@ -120,12 +124,14 @@ static int64_t at_most(int64_t v, int64_t high) { return v < high ? v : high; }
 static int need_row(struct features *f, struct voice_rows *v, int64_t at, struct err *e)
 {
     if (!f->m) return 0; // all rows were given
-    int64_t n_windows = (v->n + v->window - 1) / v->window, k = at < v->n ? at / v->window : n_windows;
+    int64_t n_windows = (v->n + v->window - 1) / v->window, i = (at - v->n) / FEATURES_WINDOW;
+    int64_t k = at < v->n ? at / v->window : n_windows + i;
     if (v->have[k]) return 0;
     int rc;
-    if (k == n_windows) { // the tail: as much voice before it as a window has
-        int64_t from = v->window < v->n ? v->n - v->window : 0, end = v->n + f->n_tail;
-        rc = encode(f, v, end, from, end, v->n, end, e);
+    if (k >= n_windows) { // silence: the first window has as much voice before it as one of the voice has
+        int64_t keep = v->n + i * FEATURES_WINDOW, all = v->n + v->n_tail, end = at_most(keep + FEATURES_WINDOW, all);
+        int64_t from = keep - (i == 0 ? v->window : FEATURES_CONTEXT);
+        rc = encode(f, v, all, at_least(from, 0), at_most(end + FEATURES_CONTEXT, all), keep, end, e);
     } else {
         int64_t keep = k * v->window, end = at_most(keep + v->window, v->n);
         rc = encode(f, v, v->n, at_least(keep - FEATURES_CONTEXT, 0), at_most(end + FEATURES_CONTEXT, v->n), keep, end,
@@ -149,11 +155,17 @@ static struct features *features_new(struct dev_arena *a, const struct spec_rend
                            .n_speakers = s->n_speakers,
                            .frame_num = s->frame_num,
                            .row_bytes = (int64_t)layers * channels * (int64_t)sizeof(float),
-                           .n_tail = at_least(end - s->n_frames + 3, 0),
+                           .n_rows = end + 3,
                            .mirror = s->tail == SPEC_TAIL_MIRROR || s->parity == SPEC_PARITY_PUBLISHED,
                            .published = s->parity == SPEC_PARITY_PUBLISHED};
     for (int p = 0; p < SPEC_SPEAKERS; p++) f->speaker[p].fd = -1;
     return f;
+}
+
+// The shorter of two voices ends before the film does.
+static int64_t own_frames(const struct track *t, int64_t n_frames)
+{
+    return at_least(at_most((t->n_samples + 639) / 640, n_frames), 1);
 }
 
 int features_open(struct features **out, struct wav2vec2 *m, struct dev_arena *a, const struct spec_render *s,
@@ -164,11 +176,14 @@ int features_open(struct features **out, struct wav2vec2 *m, struct dev_arena *a
     f->m = m;
     for (int p = 0; p < f->n_speakers && rc == 0; p++) {
         struct voice_rows *v = &f->speaker[p];
-        v->n = f->published ? spec_frames_published(track[p].n_samples) : s->n_frames;
+        v->n = f->published ? spec_frames_published(track[p].n_samples) : own_frames(&track[p], s->n_frames);
+        v->n_tail = at_least(f->n_rows - v->n, 0);
+        v->end = f->published ? v->n : s->n_frames;
         v->window = v->n > FEATURES_EXACT ? FEATURES_WINDOW : v->n;
+        int64_t n_windows = (v->n + v->window - 1) / v->window + v->n_tail / FEATURES_WINDOW + 1;
         v->raw = &track[p];
         v->track = (struct track){.read = read_cut, .ctx = v, .n_samples = v->n * 640};
-        v->have = calloc((size_t)((v->n + v->window - 1) / v->window + 1), sizeof *v->have);
+        v->have = calloc((size_t)n_windows, sizeof *v->have);
         BUG_IF(!v->have, "no memory for voice features");
         v->stats = wav2vec2_measure(m, a, f->published ? v->raw : &v->track);
         if ((v->fd = scratch_open(dir, "voice features", e)) < 0) rc = E_FATAL;
@@ -187,7 +202,7 @@ int features_of_rows(struct features **out, struct dev_arena *a, const struct sp
     int rc = 0;
     f->mirror = true;
     for (int p = 0; p < f->n_speakers && rc == 0; p++) {
-        f->speaker[p].n = n_frames[p];
+        f->speaker[p].n = f->speaker[p].end = n_frames[p];
         if ((f->speaker[p].fd = scratch_open(dir, "voice features", e)) < 0) rc = E_FATAL;
         if (rc == 0) rc = rows_write(&f->speaker[p], rows[p], 0, n_frames[p], f->row_bytes, e);
     }
@@ -214,15 +229,15 @@ void features_close(struct features **pf)
 
 // ---- windows
 
-// The row that stands for frame `at` of a voice of n rows.
+// The row that stands for frame `at`.
 static int64_t row_of(const struct features *f, const struct voice_rows *v, int64_t at, int64_t end, bool last)
 {
     if (at < 0) return 0;
-    if (at < v->n) return at;
-    if (!f->mirror) return at_most(at, v->n + f->n_tail - 1);
-    bool extended = last && end >= v->n;
-    int64_t mirrored = 2 * v->n - 1 - at;
-    return extended ? at_least(mirrored, 0) : v->n - 1;
+    if (!f->mirror) return at_most(at, v->n + v->n_tail - 1);
+    if (at < v->end) return at;
+    bool extended = last && end >= v->end;
+    int64_t mirrored = 2 * v->end - 1 - at;
+    return extended ? at_least(mirrored, 0) : v->end - 1;
 }
 
 int features_windows(struct features *f, struct dev_arena *a, tensor *out, int64_t start, int window, bool last,

@@ -1,7 +1,8 @@
 // The voice features of a job, made on demand and kept on disk: rows [layers x channels] per video frame and speaker.
 //
-// Up to FEATURES_EXACT frames a voice is encoded in one exact pass; above that in windows of FEATURES_WINDOW frames
-// with FEATURES_CONTEXT frames on both sides, with statistics of the whole track. Memory does not grow with the length.
+// A voice is as long as its track, in whole frames; of two, the shorter one is followed by silence. Up to
+// FEATURES_EXACT frames a voice is encoded in one exact pass; above that in windows of FEATURES_WINDOW frames with
+// FEATURES_CONTEXT frames on both sides, with statistics of the whole track. Memory does not grow with the length.
 //
 // Beyond the voice's end: the last segment hears silence (encoded, with the statistics of the voice alone), or, where
 // the spec asks for it, the last frames backwards.

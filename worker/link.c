@@ -236,7 +236,7 @@ static int on_open(struct link *l, const struct msg *m, struct err *e)
     if (m->job == 0) return err_set(e, E_INPUT, "an OPEN without a job's number");
     struct order *o = order_new(ORDER_OPEN, m);
     o->open = m->open;
-    int rc = voice_file_open(&o->voice, l->cache_dir, s->n_speakers, (int64_t)m->open.n_samples, e);
+    int rc = voice_file_open(&o->voice, l->cache_dir, s->n_speakers, m->open.n_samples, e);
     if (rc < 0) {
         order_free(&o);
         return rc;

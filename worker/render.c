@@ -29,16 +29,33 @@ struct render {
 
 // ---- open
 
-static int read_words(struct render *r, struct err *e)
+static void tell_cut(const struct render_order *o, const char *what, int n_kept, int n_lost)
+{
+    char text[256];
+    if (n_lost == 0 || !o->notice) return;
+    snprintf(text, sizeof text,
+             "the %s is longer than the model takes: the last %d of its %d tokens are left out; shorten it", what,
+             n_lost, n_kept + n_lost);
+    o->notice(o->ctx, text);
+}
+
+static int read_text(struct render *r, const struct render_order *o, struct dit_words *to, const char *what,
+                     const char *text, struct err *e)
 {
     const struct set *s = r->set;
     struct condition_reader reader = {.unigram = s->unigram, .umt5 = s->umt5, .dit = s->dit};
-    int rc = condition_words(&r->words, &reader, r->keep, r->work, r->spec.prompt, e);
-    if (rc < 0) return err_wrap(e, "prompt");
-    if (!segment_wants_negative(&r->spec)) return 0;
+    int n = 0, n_lost = 0, rc = condition_words(to, &reader, r->keep, r->work, text, &n, &n_lost, e);
+    if (rc < 0) return err_wrap(e, "%s", what);
+    tell_cut(o, what, n, n_lost);
+    return 0;
+}
+
+static int read_words(struct render *r, const struct render_order *o, struct err *e)
+{
+    int rc = read_text(r, o, &r->words, "prompt", r->spec.prompt, e);
+    if (rc < 0 || !segment_wants_negative(&r->spec)) return rc;
     const char *text = r->spec.negative[0] ? r->spec.negative : condition_negative;
-    rc = condition_words(&r->negative, &reader, r->keep, r->work, text, e);
-    return rc < 0 ? err_wrap(e, "negative prompt") : 0;
+    return read_text(r, o, &r->negative, "negative prompt", text, e);
 }
 
 static struct segment_job job_of(struct render *r, const struct render_order *o)
@@ -103,7 +120,7 @@ static int check_memory(struct render *r, const struct render_order *o, struct e
 
 static int open_all(struct render *r, const struct render_order *o, struct err *e)
 {
-    int rc = set_agree(r->set, read_words(r, e), e);
+    int rc = set_agree(r->set, read_words(r, o, e), e);
     if (rc == 0) rc = set_agree(r->set, check_memory(r, o, e), e);
     if (rc == 0) rc = features_open(&r->features, r->set->wav2vec2, r->work, &r->spec, r->voice, o->cache_dir, e);
     struct segment_job job = job_of(r, o);

@@ -19,9 +19,13 @@ struct render_order { // OPEN
     const struct spec_render *spec;
     const uint8_t *color_picture; // [h, w, 3] RGB: the first span's first reference picture
     const uint8_t *masks;         // [n_speakers, h, w] 0/255 after crop, or NULL for one speaker
-    // 16 kHz voices, F32, one track per speaker, original samples (cut or padded to 640 L unless published)
+    // 16 kHz voices, F32, one track per speaker, original samples (cut or padded to 640 L unless published; of two at
+    // once, the shorter one ends where it ends)
     const struct track *voice; // [n_speakers], readable until render_close
     const char *cache_dir;     // voice features beyond one window live in a file here
+    // What the user should know of a job that goes on, a sentence; NULL: nobody listens.
+    void (*notice)(void *ctx, const char *text);
+    void *ctx; // of notice
 };
 
 struct render_run {             // RUN

@@ -54,6 +54,15 @@ static int on_frames(void *ctx, int64_t first, int n, const uint8_t *yuv)
     return link_send(s->link, &m, NULL);
 }
 
+static void on_notice(void *ctx, const char *text)
+{
+    struct serve *s = ctx;
+    struct msg m = {.kind = MSG_NOTICE, .job = s->open->job};
+    snprintf(m.notice, sizeof m.notice, "%s", text);
+    log_warn("job.notice", "job=%llu text=\"%s\"", (unsigned long long)m.job, text);
+    link_send(s->link, &m, NULL);
+}
+
 // ---- orders
 
 static void tell_failed(struct serve *s, uint64_t job, int64_t segment, const struct err *why)
@@ -83,8 +92,13 @@ static int open_job(struct serve *s, struct order **po, struct err *e)
     int rc = voice_file_check(o->voice, o->open.voice_hash, e);
     if (rc < 0) return rc;
     for (int p = 0; p < spec->n_speakers; p++) voice[p] = voice_file_track(o->voice, p);
-    struct render_order order = {
-        .spec = spec, .color_picture = o->bulk[0], .masks = o->bulk[1], .voice = voice, .cache_dir = s->cache_dir};
+    struct render_order order = {.spec = spec,
+                                 .color_picture = o->bulk[0],
+                                 .masks = o->bulk[1],
+                                 .voice = voice,
+                                 .cache_dir = s->cache_dir,
+                                 .notice = on_notice,
+                                 .ctx = s};
     rc = render_open(&s->render, s->set, &order, e);
     if (rc == 0) rc = voice_file_fault(o->voice, e);
     if (rc == 0)

@@ -10,8 +10,8 @@
 
 struct voice_file;
 
-// `dir` is a folder with room for n_speakers x n_samples x 4 bytes. Owner: caller.
-int voice_file_open(struct voice_file **out, const char *dir, int n_speakers, int64_t n_samples, struct err *e);
+// `dir` is a folder with room for all n_samples[n_speakers] x 4 bytes. Owner: caller.
+int voice_file_open(struct voice_file **out, const char *dir, int n_speakers, const uint64_t *n_samples, struct err *e);
 void voice_file_close(struct voice_file **v);
 // The next piece of a speaker's voice. E_INPUT unless it begins where the one before ended and ends within the track.
 int voice_file_put(struct voice_file *v, int speaker, int64_t offset_bytes, const void *bytes, size_t n, struct err *e);

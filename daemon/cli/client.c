@@ -31,6 +31,7 @@ struct client {
     const char *store, *key, *output;
     int priority;
     uint64_t id;
+    size_t n_notices; // shown
     uint8_t piece[MSG_BLOB_MAX];
 };
 
@@ -103,6 +104,14 @@ static void show_job(const json_t *o)
     printf(why ? ": %s\n" : "\n", why);
 }
 
+// Those that were not shown before.
+static void show_notices(struct client *c, const json_t *o)
+{
+    const json_t *all = json_object_get(o, "notices");
+    for (; c->n_notices < json_array_size(all); c->n_notices++)
+        printf("note: %s\n", json_string_value(json_array_get(all, c->n_notices)));
+}
+
 // The answer's JSON, shown. *status: a copy of the job's, the arena's.
 static int show(struct client *c, const char **status, struct err *e)
 {
@@ -114,8 +123,10 @@ static int show(struct client *c, const char **status, struct err *e)
         printf("%.*s\n", (int)c->in.bulk[0].n, (const char *)c->in.bulk[0].data);
     else if (json_is_array(o))
         for (size_t i = 0; i < json_array_size(o); i++) show_job(json_array_get(o, i));
-    else
+    else {
         show_job(o);
+        show_notices(c, o);
+    }
     fflush(stdout);
     const char *s = json_string_value(json_object_get(o, "status"));
     *status = arena_strdup(&c->arena, s ? s : "");

@@ -35,15 +35,17 @@ static void line_clear(struct report *r)
 
 static void notices(struct report *r, const struct job *j)
 {
-    char text[sizeof reel_info(j->reel)->notices];
-    snprintf(text, sizeof text, "%s", reel_info(j->reel)->notices);
+    if (!j->notices || r->noted == strlen(j->notices)) return;
+    char *text = strdup(j->notices + r->noted), *rest = text;
+    BUG_IF(!text, "no memory for notices");
+    r->noted = strlen(j->notices);
     line_clear(r);
-    char *rest = text;
     for (char *line; (line = strsep(&rest, "\n"));)
         if (*line && r->json)
             json_line(json_pack("{ssss}", "event", "notice", "text", line), stderr);
         else if (*line)
             fprintf(stderr, "note: %s\n", line);
+    free(text);
 }
 
 // ---- progress
@@ -120,7 +122,7 @@ static void show_sparse(const struct job *j, bool state)
 void report_job(struct report *r, const struct job *j)
 {
     bool state = r->state != j->state, segment = r->committed != j->committed;
-    if (state && j->state == JOB_READY && j->attempts == 0) notices(r, j);
+    notices(r, j);
     if (state && j->state == JOB_READY && j->attempts == 0 && j->committed > 0 && !r->json)
         fprintf(stderr, "goes on after segment %lld/%lld\n", (long long)j->committed, (long long)j->n_segments);
     if (job_is_over(j) || (!state && !segment && clock_ms() - r->shown_ms < SHOW_MS)) return;
@@ -201,7 +203,7 @@ static json_t *end_object(const struct job *j, const char *kept)
                         json_pack("{sfsfsfsf}", "condition", (double)j->condition_ms / 1000, "denoise",
                                   (double)j->denoise_ms / 1000, "decode", (double)j->decode_ms / 1000, "tail",
                                   (double)j->tail_ms / 1000));
-    json_object_set_new(o, "notices", lines_array(i->notices));
+    json_object_set_new(o, "notices", lines_array(j->notices ? j->notices : ""));
     return o;
 }
 

@@ -14,6 +14,7 @@ struct report {
     bool json, terminal;
     enum job_state state; // shown last
     int64_t committed;
+    size_t noted; // bytes of the job's notices
     int64_t shown_ms;
     bool line; // the terminal's line is not empty
 };

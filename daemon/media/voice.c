@@ -225,14 +225,27 @@ int voice_read16(struct voice *v, int speaker, float *dst, int64_t from, int64_t
     return rc;
 }
 
+// What the worker is sent of each track. The shorter of two voices at once ends in whole frames: the silence behind it
+// must not count in what the encoder measures over a voice. Silence that is the film's own (a partner who waits or says
+// nothing) is part of the track, as the published program has it.
+static void own_set(struct voice *v, const struct voice_options *o)
+{
+    struct voice_info *i = &v->info;
+    bool para = v->n_speakers == 2 && o->audio_type == SPEC_PARA && v->has[0] && v->has[1] && !v->published;
+    for (int p = 0; p < v->n_speakers; p++) {
+        int64_t own = (v->s[p].heard.n + VOICE_FRAME - 1) / VOICE_FRAME * VOICE_FRAME;
+        i->own16[p] = (uint64_t)(para && own < i->n_samples16 ? own : i->n_samples16);
+    }
+}
+
 // Two jobs with one hash hear the same.
 static int hash_set(struct voice *v, struct err *e)
 {
     struct hash h;
-    voice_hash_init(&h, v->n_speakers, v->info.n_samples16);
+    voice_hash_init(&h, v->n_speakers, v->info.own16);
     for (int p = 0; p < v->n_speakers; p++)
-        for (int64_t at = 0; at < v->info.n_samples16; at += TRACK_PIECE) {
-            int64_t n = v->info.n_samples16 - at < TRACK_PIECE ? v->info.n_samples16 - at : TRACK_PIECE;
+        for (int64_t at = 0, own = (int64_t)v->info.own16[p]; at < own; at += TRACK_PIECE) {
+            int64_t n = own - at < TRACK_PIECE ? own - at : TRACK_PIECE;
             int rc = voice_read16(v, p, v->scratch, at, n, e);
             if (rc < 0) return rc;
             hash_update(&h, v->scratch, (size_t)n * sizeof(float));
@@ -261,6 +274,7 @@ static int voice_prepare(struct voice *v, const struct voice_options *o, struct 
     }
     int rc = mux_prepare(v, o->folder, e);
     if (rc >= 0) rc = timeline(v, o, e);
+    if (rc >= 0) own_set(v, o);
     if (rc >= 0) rc = levels_set(v, e);
     return rc < 0 ? rc : hash_set(v, e);
 }

@@ -36,15 +36,16 @@ struct voice_options {
 };
 
 struct voice_info {
-    int64_t n_samples16;        // of each speaker's 16 kHz track
-    int64_t n_frames;           // L
-    int64_t n_mux;              // samples a channel for the muxer
-    int mux_rate;               // one that the muxer takes
-    int mux_channels;           // likewise
-    uint8_t hash[HASH_BYTES];   // of what the worker hears
-    double seconds;             // of the voice, before any limit
-    double lufs[SPEC_SPEAKERS]; // as found; -INFINITY: silent, NAN: too short to measure
-    char warnings[2048];        // sentences, one a line
+    int64_t n_samples16;           // of each speaker's 16 kHz track
+    uint64_t own16[SPEC_SPEAKERS]; // of them, up to where only silence follows because another speaks longer
+    int64_t n_frames;              // L
+    int64_t n_mux;                 // samples a channel for the muxer
+    int mux_rate;                  // one that the muxer takes
+    int mux_channels;              // likewise
+    uint8_t hash[HASH_BYTES];      // of what the worker hears
+    double seconds;                // of the voice, before any limit
+    double lufs[SPEC_SPEAKERS];    // as found; -INFINITY: silent, NAN: too short to measure
+    char warnings[2048];           // sentences, one a line
 };
 
 int voice_open(struct voice **out, const struct voice_options *o, struct voice_info *info, struct err *e);

@@ -39,7 +39,9 @@ static void read_spec(struct spec_render *r, struct golden *g)
                               .tail = SPEC_TAIL_MIRROR,
                               .parity = SPEC_PARITY_PUBLISHED,
                               .mode = SPEC_STREAMING};
-    if (r->teacache) snprintf(r->size, sizeof r->size, "%s", json_string_value(json_object_get(cache, "size")));
+    if (r->teacache)
+        memcpy(r->teacache_poly, model_teacache(json_string_value(json_object_get(cache, "size")), 0),
+               sizeof r->teacache_poly);
     json_decref(apg);
     json_decref(cache);
 }

@@ -74,7 +74,7 @@ static struct spec_render render_of(const struct loop *l, const json_t *run)
                             .text_scale = real(run, "text_guide_scale"),
                             .audio_scale = real(run, "audio_guide_scale"),
                             .teacache_thresh = real(run, "thresh")};
-    snprintf(r.size, sizeof r.size, "%s", json_string_value(json_object_get(run, "size")));
+    memcpy(r.teacache_poly, model_teacache(json_string_value(json_object_get(run, "size")), 0), sizeof r.teacache_poly);
     return r;
 }
 
