@@ -5,26 +5,10 @@
 #include "daemon/cli/cli.h"
 #include "daemon/media/child.h"
 #include "proto/base/log.h"
-#include "proto/base/near.h"
 
-#include <stdio.h>
 #include <string.h>
 
-static int unknown(const char *word)
-{
-    const char *names[32];
-    struct err e;
-    int n = 0;
-    for (const struct verb *v = cli_verbs; v->name && n < 31; v++) names[n++] = v->name;
-    names[n] = NULL;
-    const char *near = near_word(word, names);
-    if (near)
-        err_set(&e, E_INPUT, "there is no verb '%s'; did you mean %s?", word, near);
-    else
-        err_set(&e, E_INPUT, "there is no verb '%s'; longtake help lists them", word);
-    cli_complain(&e);
-    return EXIT_USAGE;
-}
+static bool is_help(const char *word) { return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0; }
 
 int main(int argc, char **argv)
 {
@@ -34,9 +18,14 @@ int main(int argc, char **argv)
         cli_help(0, NULL);
         return EXIT_USAGE;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) return cli_help(argc - 2, argv + 2);
-    if (strcmp(argv[1], "--version") == 0) return cli_version(0, NULL);
-    for (const struct verb *v = cli_verbs; v->name; v++)
-        if (strcmp(argv[1], v->name) == 0) return v->run(argc - 2, argv + 2);
-    return unknown(argv[1]);
+    if (is_help(argv[1])) return cli_help(argc - 2, argv + 2);
+    if (strcmp(argv[1], "--version") == 0) return cli_version(argc - 2, argv + 2);
+    struct err e = {0};
+    const struct verb *v = cli_verb(argv[1], &e);
+    if (!v) {
+        cli_complain(&e);
+        return EXIT_USAGE;
+    }
+    if (argc == 3 && is_help(argv[2]) && !v->helps) return cli_help(1, argv + 1);
+    return v->run(argc - 2, argv + 2);
 }

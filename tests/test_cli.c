@@ -210,6 +210,9 @@ static void wrong_usage_is_refused_before_anything_is_made(void **state)
         {{GOOD, "-o", "@o.mp4", "--crf", "99"}, 2, "--crf: 99 is not between 1 and 51"},
         {{GOOD, "-o", "@o.mp4", "--motion-frame", "6"}, 2, "nearest values are 5 and 9"},
         {{GOOD, "-o", "@o.mp4", "--frame-num", "82"}, 2, "nearest values are 81 and 85"},
+        {{GOOD, "-o", "@o.mp4", "--frame-num", "5"}, 2, "--frame-num: 5 leaves nothing new beside the 5 frames"},
+        {{GOOD, "-o", "@o.mp4", "--ulysses_size", "0"}, 2, "--ulysses_size: '0' is not a number of processes"},
+        {{GOOD, "-o", "@o.mp4", "--quant", "int4"}, 2, "--quant: 'int4' is neither int8 nor fp8"},
         {{GOOD, "-o", "@o.mp4", "--size", "480p"}, 2, "no size '480p'; it has tiny"},
         {{GOOD, "-o", "@o.mp4", "-n", "4"}, 2, "4 is not between 1 and 1"},
         {{GOOD, "-o", "@o.mp4", "--audio2", VOICE2}, 2, "two voices need --audio-type"},
@@ -231,6 +234,12 @@ static void wrong_usage_is_refused_before_anything_is_made(void **state)
         {{"render", "--model", "@half", "--image", PORTRAIT, "--audio", VOICE, "-o", "@o.mp4"}, 3, "half lacks dit"},
         {{"rendr"}, 2, "there is no verb 'rendr'; did you mean render?"},
         {{"serv"}, 2, "there is no verb 'serv'; did you mean serve?"},
+        {{"help", "rendr"}, 2, "there is no verb 'rendr'; did you mean render?"},
+        {{"--help", "foo"}, 2, "there is no verb 'foo'; longtake help lists them"},
+        {{"help", "render", "foo"}, 2, "help takes one verb, and not also 'foo'"},
+        {{"version", "--hlep"}, 2, "unknown flag --hlep; did you mean --help?"},
+        {{"version", "foo"}, 2, "version takes no 'foo'"},
+        {{"--version", "--foo"}, 2, "unknown flag --foo"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const struct ran *r = run_with(NULL, cases[i].args);
@@ -450,6 +459,65 @@ static void job_files_are_read_and_flags_outweigh_them(void **state)
     assert_true(exists(in_folder("yaml.mp4")));
 }
 
+// Flags of the published program that steer what this engine does by itself: one line each says so, and the job runs.
+static void published_flags_of_many_processes_are_taken(void **state)
+{
+    (void)state;
+    const struct ran *r =
+        RUN(GOOD, "-o", "@many.mp4", "--task", "infinitetalk-14B", "--ulysses_size", "8", "--ring_size=1", "--t5_fsdp",
+            "--dit_fsdp", "--quant", "fp8", "--quant_dir", "w.safetensors", "--scene_seg", "--offload_model", "False",
+            "--num_persistent_param_in_dit", "0", "--audio_save_dir", "save", "--max-frame-num", "3");
+    succeeded(r);
+    static const char *const noted[] = {
+        "--ulysses_size: ", "--t5_fsdp: ",       "--dit_fsdp: ",       "--quant: ",
+        "--scene_seg: ",    "--offload_model: ", "--audio_save_dir: ", "--num_persistent_param_in_dit: "};
+    for (size_t i = 0; i < sizeof noted / sizeof *noted; i++) {
+        char line[64];
+        snprintf(line, sizeof line, "note: %s", noted[i]);
+        if (!strstr(r->err, line)) fail_msg("no '%s' in %s", line, r->err);
+    }
+    assert_null(strstr(r->err, "note: --ring_size"));
+    assert_int_equal(film_frames(in_folder("many.mp4")), 3);
+}
+
+// What the worker has to say of a job is told once, and is in the report.
+static void a_notice_of_the_worker_is_shown(void **state)
+{
+    (void)state;
+    const struct ran *r = RUN_WITH("notice", GOOD, "-o", "@notice.mp4", "--max-frame-num", "20");
+    succeeded(r);
+    const char *line = strstr(r->err, "note: the prompt is cut\n");
+    assert_non_null(line);
+    assert_null(strstr(line + 7, "the prompt is"));
+    r = RUN_WITH("notice", GOOD, "-o", "@notice2.mp4", "--max-frame-num", "20", "--json");
+    succeeded(r);
+    json_t *o = result(r);
+    const json_t *all = json_object_get(o, "notices");
+    assert_int_equal(json_array_size(all), 2); // the limit, and this
+    assert_string_equal(json_string_value(json_array_get(all, 1)), "the prompt is cut");
+    json_decref(o);
+}
+
+static void a_verb_tells_of_itself(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *const args[3];
+        const char *says;
+    } cases[] = {{{"help"}, "Verbs:"},
+                 {{"help", "render"}, "--audio-type"},
+                 {{"help", "submit"}, "--priority"},
+                 {{"help", "status"}, "how a job stands"},
+                 {{"status", "--help"}, "how a job stands"},
+                 {{"version", "-h"}, "print the version"},
+                 {{"version"}, "longtake "}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const struct ran *r = run_with(NULL, cases[i].args);
+        succeeded(r);
+        if (!strstr(r->out, cases[i].says)) fail_msg("no '%s' in %s", cases[i].says, r->out);
+    }
+}
+
 static void names_with_odd_letters_are_names(void **state)
 {
     (void)state;
@@ -477,7 +545,7 @@ static void a_worker_that_fails_is_told_and_its_film_kept(void **state)
         {"fail:2", "segment refused: the words are too long", 1, 29, 41},
         {"die:0", "it was at: ", 75, 0, 17},
         {"mute", "the worker did not call within", 75, 0, 0},
-        {"load", "the tensor blocks.0 is missing", 1, 0, 0},
+        {"load", "the tensor blocks.0 is missing", 3, 0, 0},
         {"bye", "the weights are for another model", 75, 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -713,6 +781,9 @@ int main(void)
         cmocka_unit_test(a_video_is_looked_at_where_the_segment_begins),
         cmocka_unit_test(job_files_are_read_and_flags_outweigh_them),
         cmocka_unit_test(names_with_odd_letters_are_names),
+        cmocka_unit_test(published_flags_of_many_processes_are_taken),
+        cmocka_unit_test(a_notice_of_the_worker_is_shown),
+        cmocka_unit_test(a_verb_tells_of_itself),
         cmocka_unit_test(a_worker_that_fails_is_told_and_its_film_kept),
         cmocka_unit_test(another_group_goes_on_and_the_bytes_are_the_same),
         cmocka_unit_test(interrupts_end_cleanly_and_kills_leave_what_plays),

@@ -1,15 +1,17 @@
 // The verbs as a table: help, main and the answer to a misspelt one read the same rows.
 #include "daemon/cli/cli.h"
 
+#include "proto/base/near.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 const struct verb cli_verbs[] = {
-    {"render", cli_render, "render one video: longtake render --image FILE --audio FILE -o FILE.mp4"},
-    {"serve", cli_serve, "the daemon: takes jobs and renders them; a killed one goes on where it was"},
-    {"submit", cli_submit, "hand a job to the daemon: longtake submit --image FILE --audio FILE"},
+    {"render", cli_render, "render one video: longtake render --image FILE --audio FILE -o FILE.mp4", true},
+    {"serve", cli_serve, "the daemon: takes jobs and renders them; a killed one goes on where it was", true},
+    {"submit", cli_submit, "hand a job to the daemon: longtake submit --image FILE --audio FILE", true},
     {"status", cli_status, "how a job stands: longtake status ID"},
     {"watch", cli_watch, "the same, until it is over"},
     {"list", cli_list, "all jobs"},
@@ -18,11 +20,28 @@ const struct verb cli_verbs[] = {
     {"pause", cli_pause, "let a job rest; what is made stays"},
     {"resume", cli_resume, "go on with a paused job"},
     {"retry", cli_retry, "go on with a failed or cancelled job from where it stands"},
-    {"weights", cli_weights, "make, check and convert model files"},
+    {"weights", cli_weights, "make, check and convert model files", true},
     {"version", cli_version, "print the version"},
     {"help", cli_help, "this list, or the flags of a verb: longtake help render"},
     {0},
 };
+
+const struct verb *cli_verb(const char *name, struct err *e)
+{
+    const char *names[32];
+    int n = 0;
+    for (const struct verb *v = cli_verbs; v->name; v++) {
+        if (strcmp(name, v->name) == 0) return v;
+        if (n < 31) names[n++] = v->name;
+    }
+    names[n] = NULL;
+    const char *near = near_word(name, names);
+    if (near)
+        err_set(e, E_INPUT, "there is no verb '%s'; did you mean %s?", name, near);
+    else
+        err_set(e, E_INPUT, "there is no verb '%s'; longtake help lists them", name);
+    return NULL;
+}
 
 void cli_complain(const struct err *e) { fprintf(stderr, "longtake: %s\n", e->text); }
 

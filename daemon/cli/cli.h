@@ -4,6 +4,7 @@
 
 #include "proto/base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 // Exit codes (the same for every verb).
@@ -22,8 +23,11 @@ struct verb {
     const char *name;
     int (*run)(int argc, char **argv);
     const char *help;
+    bool helps; // says more of itself when it is given --help
 };
 extern const struct verb cli_verbs[]; // ends with a NULL name
+// The verb called so, or NULL and a sentence with the nearest one.
+const struct verb *cli_verb(const char *name, struct err *e);
 
 int cli_render(int argc, char **argv);
 int cli_serve(int argc, char **argv);

@@ -18,10 +18,28 @@ static void render_help(void)
     printf("\nExit codes: 0 done, 1 failed, 2 refused, 3 the model is not in order, 75 interrupted, 130 Ctrl-C.\n");
 }
 
+static int refuse(const struct err *e)
+{
+    cli_complain(e);
+    return EXIT_USAGE;
+}
+
 int cli_help(int argc, char **argv)
 {
-    if (argc > 0 && strcmp(argv[0], "render") == 0) {
-        render_help();
+    struct err e = {0};
+    if (argc > 1) {
+        err_set(&e, E_INPUT, "help takes one verb, and not also '%s'", argv[1]);
+        return refuse(&e);
+    }
+    if (argc > 0) {
+        const struct verb *v = cli_verb(argv[0], &e);
+        if (!v) return refuse(&e);
+        if (strcmp(v->name, "render") == 0)
+            render_help();
+        else if (v->helps)
+            return v->run(1, (char *[]){"--help", NULL});
+        else
+            printf("longtake %s: %s\n", v->name, v->help);
         return EXIT_DONE;
     }
     printf("longtake turns a picture or a video and a voice into a talking video.\n\nVerbs:\n");

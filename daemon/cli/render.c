@@ -245,6 +245,7 @@ static int conclude(struct run *r)
     if (completed) return EXIT_DONE;
     if (!failed) return r->signum == SIGINT ? EXIT_SIGINT : EXIT_INTERRUPTED;
     if (refused) return EXIT_USAGE;
+    if (j->bad_model) return EXIT_CONFIG;
     return j->why.code == E_LOST ? EXIT_INTERRUPTED : EXIT_JOB_FAILED;
 }
 
