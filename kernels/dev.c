@@ -159,11 +159,21 @@ int64_t dev_arena_mark(const struct dev_arena *a) { return a->used; }
 void dev_arena_reset(struct dev_arena *a, int64_t mark)
 {
     BUG_IF(mark < 0 || mark > a->used, "arena %s: reset to %lld of %lld", a->name, (long long)mark, (long long)a->used);
-    if (!a->dev->dry) a->dev->memory->give_back(a->dev, &a->extent, mark, a->used - mark);
+    if (!a->dev->dry && a->extent.base) a->dev->memory->give_back(a->dev, &a->extent, mark, a->used - mark);
     a->used = mark;
 }
 
 int64_t dev_arena_peak(const struct dev_arena *a) { return a->peak; }
+
+void *dev_arena_hold(struct dev_arena *a, int64_t bytes)
+{
+    const struct memory *m = a->dev->memory;
+    if (!m->hold || a->dev->dry || a->dev->fault.code < 0 || bytes == 0) return NULL;
+    if (bytes <= a->extent.bytes && m->hold(a->dev, &a->extent, bytes)) return a->extent.base;
+    dev_fault(a->dev, "arena %s: the device has not the %lld bytes that it needs", a->name, (long long)bytes);
+    return NULL;
+}
+
 struct dev *dev_arena_dev(const struct dev_arena *a) { return a->dev; }
 int64_t dev_memory_free(const struct dev *d) { return d->memory->left(d); }
 
@@ -203,3 +213,26 @@ void dev_download(struct dev *d, void *dst, enum dtype dst_dtype, tensor src)
 {
     if (!d->dry && d->fault.code == 0 && tensor_count(src) > 0) d->memory->download(d, dst, dst_dtype, src);
 }
+
+// ---- fetches
+
+void *dev_pin(struct dev *d, int64_t bytes) { return d->memory->pin ? d->memory->pin(d, bytes) : NULL; }
+
+void dev_unpin(struct dev *d, void **p)
+{
+    if (*p) d->memory->unpin(d, *p);
+    *p = NULL;
+}
+
+void dev_fetch(struct dev *d, int slot, tensor dst, const void *pinned)
+{
+    BUG_IF(slot < 0 || slot >= FETCH_SLOTS || !d->memory->fetch, "a fetch into slot %d of %s", slot, d->name);
+    if (!d->dry && d->fault.code == 0) d->memory->fetch(d, slot, dst, pinned);
+}
+
+void dev_fetched(struct dev *d, int slot)
+{
+    if (!d->dry && d->fault.code == 0) d->memory->fetched(d, slot);
+}
+
+void *dev_stream(const struct dev *d) { return d->stream; }

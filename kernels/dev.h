@@ -42,6 +42,9 @@ tensor dev_tensor(struct dev_arena *a, enum dtype t, int n, const int64_t *shape
 int64_t dev_arena_mark(const struct dev_arena *a);
 void dev_arena_reset(struct dev_arena *a, int64_t mark);
 int64_t dev_arena_peak(const struct dev_arena *a);
+// Takes the memory behind the arena's first `bytes` now, so that no tensor waits for it later. Returns where it begins
+// (NULL on a device that shares the host's memory, where pages come by themselves).
+void *dev_arena_hold(struct dev_arena *a, int64_t bytes);
 struct dev *dev_arena_dev(const struct dev_arena *a);
 // Bytes that the device could still give: of the machine's memory, or of the cgroup's limit where that is less.
 int64_t dev_memory_free(const struct dev *d);
@@ -50,8 +53,21 @@ int64_t dev_memory_free(const struct dev *d);
 bool dev_shares_host(const struct dev *d);
 // A tensor in the host's memory, of any strides, to a contiguous one on the device; casts as dev_upload.
 void dev_put(struct dev *d, tensor dst, tensor host);
-// Host bytes to a contiguous tensor and back; both cast between F32 and BF16/F16 when the dtypes differ. Synchronous.
+// Host bytes to a contiguous tensor and back; both cast between F32 and BF16/F16 when the dtypes differ. The host's
+// memory is the caller's again when they return; a download waits for the ops before it.
 void dev_upload(struct dev *d, tensor dst, const void *src, enum dtype src_dtype);
 void dev_download(struct dev *d, void *dst, enum dtype dst_dtype, tensor src);
+
+// Bytes that stay on the host and come to the device when they are needed, beside the ops. dev_pin gives host memory
+// that the device reads by itself (NULL after a fault, or where memory is shared and nothing need come); dev_fetch
+// starts a copy into dst once the ops before it are done, and ops after dev_fetched see it. `slot` names a fetch under
+// way.
+enum { FETCH_SLOTS = 4 };
+void *dev_pin(struct dev *d, int64_t bytes);
+void dev_unpin(struct dev *d, void **p);
+void dev_fetch(struct dev *d, int slot, tensor dst, const void *pinned);
+void dev_fetched(struct dev *d, int slot);
+// The cudaStream_t that ops are enqueued on, for transports that work beside them; NULL where there is none.
+void *dev_stream(const struct dev *d);
 
 #endif

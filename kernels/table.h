@@ -32,6 +32,12 @@ struct memory {
     void (*upload)(struct dev *d, tensor dst, const void *src, enum dtype src_dtype);
     void (*download)(struct dev *d, void *dst, enum dtype dst_dtype, tensor src);
     void (*sync)(struct dev *d); // waits; what went wrong becomes dev_fault
+    // Of a device with memory of its own only. Memory behind the first `bytes` of an extent, ahead of the tensors.
+    bool (*hold)(struct dev *d, struct extent *x, int64_t bytes);
+    void *(*pin)(struct dev *d, int64_t bytes); // host memory that fetches read
+    void (*unpin)(struct dev *d, void *p);
+    void (*fetch)(struct dev *d, int slot, tensor dst, const void *pinned);
+    void (*fetched)(struct dev *d, int slot);
 };
 extern const struct memory host_memory; // of the tables that compute on the CPU
 
@@ -44,6 +50,7 @@ struct dev {
     char name[96];
     struct err fault;             // sticky; code 0: none
     void *backend;                // the table's own state
+    void *stream;                 // what ops are enqueued on; NULL where they end before they return
     void (*close)(struct dev *d); // frees it; NULL when there is none
 };
 

@@ -107,6 +107,18 @@ void comm_set_dry(struct comm *c, bool dry) { c->end->dry = dry; }
 void comm_follow(struct comm *c, const struct dev *d) { c->end->dev = d; }
 bool comm_dry(const struct comm *c) { return c->end->dry || (c->end->dev && dev_is_dry(c->end->dev)); }
 
+struct comm *comm_host(struct comm *c) { return c->host ? c->host : c; }
+
+void comm_keep(struct comm *c, void *at, int64_t bytes)
+{
+    if (c->table->keep && at && bytes > 0 && c->n > 1 && c->end->fault.code == 0) c->table->keep(c, at, bytes);
+}
+
+void comm_forget(struct comm *c, const void *at)
+{
+    if (c->table->forget) c->table->forget(c, at);
+}
+
 // ---- faults
 
 int comm_fault(struct comm_end *end, const char *fmt, ...)

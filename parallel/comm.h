@@ -56,6 +56,13 @@ void comm_set_dry(struct comm *c, bool dry);
 // The same whenever this device runs dry. It must outlive the communicators, or be taken back with NULL.
 void comm_follow(struct comm *c, const struct dev *d);
 
+// The same ranks over the host's memory: `c` itself, or of a device transport the one that it was opened over.
+struct comm *comm_host(struct comm *c);
+// Tells a device transport of memory that messages will come from and go to, so that they need no copy between; once,
+// when an arena is made. Forgotten before the memory goes. On the host it does nothing.
+void comm_keep(struct comm *c, void *at, int64_t bytes);
+void comm_forget(struct comm *c, const void *at);
+
 // ---- faults
 
 // 0, or E_LOST and the sentence of the fault. On a device transport this waits for what was enqueued.

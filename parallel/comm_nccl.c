@@ -1,6 +1,7 @@
 // NCCL behind the table, with no logic of its own: what is proven on threads and MPI is what runs here.
 //
-// Every communicator has a stream for its wire. A group of messages waits for an event of the compute stream, and the
+// Every communicator has a stream for its wire, ahead of the ops' in priority: a message that could go and waits for a
+// kernel's end makes two ranks wait. A group of messages waits for an event of the compute stream, and the
 // compute stream waits for the event that follows the group: started and waited for are the same two events as a call
 // that blocks. Communicators are non-blocking: a call may answer "in progress", and is polled under the deadline, so
 // that no thread ever sits inside NCCL.
@@ -9,16 +10,21 @@
 #include "parallel/comm_nccl.h"
 
 #include "parallel/comm_table.h"
+#include "proto/base/log.h"
 
 #include <cuda_runtime.h>
 #include <nccl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { REST_US = 30 };
+enum { REST_US = 30, KEPT_MAX = 8 };
 
 struct nccl { // of a communicator
     ncclComm_t comm;
+    struct { // memory that NCCL knows
+        const void *at;
+        void *handle;
+    } kept[KEPT_MAX];
     cudaStream_t compute, wire;
     cudaEvent_t ready;
     bool aborted;
@@ -163,6 +169,31 @@ static void nccl_sync(struct comm *c)
     }
 }
 
+// ---- known memory: without it messages are slower and no less right, so a refusal is told and no more
+
+static void nccl_keep(struct comm *c, void *at, int64_t bytes)
+{
+    struct nccl *n = nccl_of(c);
+    int i = 0;
+    while (i < KEPT_MAX && n->kept[i].at) i++;
+    ncclResult_t rc =
+        i < KEPT_MAX ? ncclCommRegister(n->comm, at, (size_t)bytes, &n->kept[i].handle) : ncclInvalidUsage;
+    if (rc == ncclSuccess)
+        n->kept[i].at = at;
+    else
+        log_warn("nccl.register", "mb=%lld text=\"%s\"", (long long)(bytes >> 20), ncclGetErrorString(rc));
+}
+
+static void nccl_forget(struct comm *c, const void *at)
+{
+    struct nccl *n = nccl_of(c);
+    for (int i = 0; i < KEPT_MAX; i++) {
+        if (!n->kept[i].at || n->kept[i].at != at) continue;
+        if (!n->aborted) ncclCommDeregister(n->comm, n->kept[i].handle);
+        n->kept[i].at = NULL;
+    }
+}
+
 // ---- life
 
 static void nccl_ticket_free(struct comm_ticket *t)
@@ -174,6 +205,8 @@ static void nccl_close(struct comm *c)
 {
     struct nccl *n = nccl_of(c);
     if (!n) return;
+    for (int i = 0; i < KEPT_MAX; i++)
+        if (n->kept[i].at) nccl_forget(c, n->kept[i].at);
     if (!n->aborted && n->comm && nccl_ok(c, ncclCommFinalize(n->comm))) ncclCommDestroy(n->comm);
     if (n->ready) cudaEventDestroy(n->ready);
     if (n->wire) cudaStreamDestroy(n->wire);
@@ -194,7 +227,9 @@ static int open_over(struct comm *c, cudaStream_t compute, struct err *e)
     comm_bcast(c->host, 0, &id, sizeof id);
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    bool ok = cuda_ok(c, cudaStreamCreateWithFlags(&n->wire, cudaStreamNonBlocking)) &&
+    int least = 0, first = 0;
+    bool ok = cuda_ok(c, cudaDeviceGetStreamPriorityRange(&least, &first)) &&
+              cuda_ok(c, cudaStreamCreateWithPriority(&n->wire, cudaStreamNonBlocking, first)) &&
               cuda_ok(c, cudaEventCreateWithFlags(&n->ready, cudaEventDisableTiming)) &&
               nccl_ok(c, ncclCommInitRankConfig(&n->comm, c->n, id, c->rank, &config));
     return ok ? 0 : err_set(e, E_LOST, "%s", c->end->fault.text);
@@ -216,6 +251,8 @@ static const struct comm_table nccl_table = {.name = "nccl",
                                              .abort = nccl_abort,
                                              .close = nccl_close,
                                              .open_child = nccl_open_child,
+                                             .keep = nccl_keep,
+                                             .forget = nccl_forget,
                                              .bcast = nccl_bcast,
                                              .all_reduce = nccl_all_reduce,
                                              .all_gather = nccl_all_gather};

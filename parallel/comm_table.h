@@ -43,6 +43,8 @@ struct comm_table {
     void (*abort)(struct comm *c);              // or NULL
     void (*close)(struct comm *c);              // the communicator's state, and the end's for the root; or NULL
     int (*open_child)(struct comm *child, struct comm *parent, struct err *e); // after a split; or NULL
+    void (*keep)(struct comm *c, void *at, int64_t bytes);                     // or NULL, with forget
+    void (*forget)(struct comm *c, const void *at);
     // Overrides; NULL: made of messages.
     void (*bcast)(struct comm *c, int root, void *at, int64_t bytes);
     void (*all_reduce)(struct comm *c, void *at, int64_t n, enum dtype t, enum comm_op op);

@@ -96,3 +96,17 @@ void mesh_close(struct mesh *m)
     comm_close(&m->guide);
     memset(m, 0, sizeof *m);
 }
+
+void mesh_keep(const struct mesh *m, void *at, int64_t bytes)
+{
+    if (!m) return;
+    struct comm *all[] = {m->world, m->guide, m->sequence, m->ring, m->heads};
+    for (int i = 0; i < 5; i++) comm_keep(all[i], at, bytes);
+}
+
+void mesh_forget(const struct mesh *m, const void *at)
+{
+    if (!m) return;
+    struct comm *all[] = {m->world, m->guide, m->sequence, m->ring, m->heads};
+    for (int i = 0; i < 5; i++) comm_forget(all[i], at);
+}

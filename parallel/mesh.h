@@ -28,5 +28,8 @@ struct mesh {
 // Collective over `world`, which must have as many ranks as the shape.
 int mesh_open(struct mesh *m, struct comm *world, struct mesh_shape shape, struct err *e);
 void mesh_close(struct mesh *m);
+// comm_keep and comm_forget of all its communicators. `m` may be NULL.
+void mesh_keep(const struct mesh *m, void *at, int64_t bytes);
+void mesh_forget(const struct mesh *m, const void *at);
 
 #endif

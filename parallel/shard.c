@@ -5,6 +5,8 @@
 // Two slots suffice because use is in order: while block i is computed from one, block i+1 arrives in the other, which
 // was given back before i was taken. After the last block the first of the next pass is fetched.
 //
+// Streamed, a slot is filled by a fetch instead of a gather; all else is the same.
+//
 // The trap: blocks may be an odd number, or a pass may be cut short, so a slot is not known by the block's parity; each
 // slot remembers which block it holds, and whether it only seemed to come, in a dry run. A block that was not foreseen
 // is fetched when taken, at the price of a wait.
@@ -13,6 +15,7 @@
 #include "kernels/ops.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { TENSOR_ALIGN = 256 };
 
@@ -22,6 +25,7 @@ struct slot {
     bool hollow; // in a dry run: nothing arrived
     bool taken;
     struct comm_ticket *arriving;
+    bool fetching;
     tensor *views; // [n_tensors]
 };
 
@@ -32,6 +36,7 @@ struct shard {
     int64_t run, share; // bytes
     int64_t *offset;    // [n_tensors]
     tensor own;         // U8 [n_blocks, share]
+    void *pinned;       // the same on the host, when streamed
     struct slot slot[2];
 };
 
@@ -64,7 +69,10 @@ static int read_share(struct shard *s, int block, char *host, struct err *e)
         int rc = s->f.read(s->f.ctx, block, i, lo - start, hi - start, host + (lo - from), e);
         if (rc < 0) return rc;
     }
-    dev_upload(s->dev, tensor_at(s->own, block), host, DT_U8);
+    if (s->pinned)
+        memcpy((char *)s->pinned + block * s->share, host, (size_t)s->share);
+    else
+        dev_upload(s->dev, tensor_at(s->own, block), host, DT_U8);
     return 0;
 }
 
@@ -92,11 +100,15 @@ static int allocate(struct shard *s, struct dev_arena *a, struct err *e)
     }
     s->run = align(s->run, (int64_t)TENSOR_ALIGN * comm_size(s->comm));
     s->share = s->run / comm_size(s->comm);
-    s->own = dev_tensor(a, DT_U8, SHAPE(s->f.n_blocks, s->share));
-    for (int i = 0; i < 2 && comm_size(s->comm) > 1; i++) {
+    bool alone = comm_size(s->comm) == 1;
+    if (alone && s->f.streamed) s->pinned = dev_pin(s->dev, s->f.n_blocks * s->share);
+    if (!s->pinned) s->own = dev_tensor(a, DT_U8, SHAPE(s->f.n_blocks, s->share));
+    for (int i = 0; i < 2 && (!alone || s->pinned); i++) {
         s->slot[i].bytes = dev_tensor(a, DT_U8, SHAPE(s->run));
         view(s, s->slot[i].views, s->slot[i].bytes);
+        if (!alone) comm_keep(s->comm, s->slot[i].bytes.data, s->run);
     }
+    if (!alone) comm_keep(s->comm, s->own.data, s->f.n_blocks * s->share);
     return dev_sync(s->dev, e);
 }
 
@@ -129,6 +141,7 @@ void shard_close(struct shard **ps)
         free(s->slot[i].views);
     }
     comm_close(&s->comm);
+    if (s->pinned) dev_unpin(s->dev, &s->pinned);
     free(s->offset);
     free(s);
     *ps = NULL;
@@ -151,7 +164,10 @@ static struct slot *start(struct shard *s, int block)
     comm_wait(&to->arriving);
     to->block = block;
     to->hollow = dev_is_dry(s->dev);
-    if (comm_size(s->comm) == 1)
+    if (s->pinned) {
+        dev_fetch(s->dev, s->f.fetch_slot + (to == &s->slot[1]), to->bytes, (char *)s->pinned + block * s->share);
+        to->fetching = true;
+    } else if (comm_size(s->comm) == 1)
         view(s, to->views, tensor_at(s->own, block));
     else
         to->arriving = comm_start_all_gather(s->comm, to->bytes.data, tensor_at(s->own, block).data, s->share);
@@ -165,6 +181,8 @@ const tensor *shard_take(struct shard *s, int block)
     struct slot *here = slot_of(s, block);
     if (!here) here = start(s, block);
     comm_wait(&here->arriving);
+    if (here->fetching) dev_fetched(s->dev, s->f.fetch_slot + (here == &s->slot[1]));
+    here->fetching = false;
     here->taken = true;
     int next = (block + 1) % s->f.n_blocks;
     if (!slot_of(s, next)) start(s, next);

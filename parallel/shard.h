@@ -3,7 +3,8 @@
 // A block is one flat run of bytes: its tensors in a fixed order, each at a multiple of 256, the whole padded to ranks
 // x 256. A rank keeps its share of every block and two whole blocks: the one in use and the one that arrives. The
 // tensors are views into the gathered run. A group of one keeps all blocks whole and gathers nothing: that is
-// "replicated", by the same calls. Hybrid is a matter of which communicator is given: gather inside the node, replicate
+// "replicated", by the same calls. Or, streamed: the blocks stay in the host's memory, pinned, and come to the device
+// one block ahead, beside the ops. Hybrid is a matter of which communicator is given: gather inside the node, replicate
 // across nodes.
 #ifndef PARALLEL_SHARD_H
 #define PARALLEL_SHARD_H
@@ -24,6 +25,8 @@ struct shard_for {
     // Bytes [from, to) of a tensor, in that dtype, to host memory. A rank asks for its share only.
     int (*read)(void *ctx, int block, int i_tensor, int64_t from, int64_t to, void *dst, struct err *e);
     void *ctx;
+    bool streamed;  // of a group of one, where the device's memory is not the host's
+    int fetch_slot; // then, the first of two (dev_fetch)
 };
 
 // Collective over `group` (of which it makes its own communicator). Memory comes from `a`. An error of one rank's

@@ -17,11 +17,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { N_HELD = 3 };
+
 struct render {
     struct set *set;
     struct spec_render spec;
     struct track voice[SPEC_SPEAKERS];
     struct dev_arena *keep, *picture, *work;
+    void *held[N_HELD]; // what of them messages know
     struct dit_words words, negative;
     struct features *features;
     struct segment *segment;
@@ -105,13 +108,26 @@ static int foretell(struct render *r, const struct render_order *o, int64_t *byt
     return rc;
 }
 
+// A device's memory is taken before the first segment, and its messages know it.
+static void hold_memory(struct render *r)
+{
+    struct dev_arena *all[] = {r->keep, r->picture, r->work};
+    for (int i = 0; i < N_HELD; i++) {
+        r->held[i] = dev_arena_hold(all[i], dev_arena_peak(all[i]));
+        mesh_keep(r->set->mesh, r->held[i], dev_arena_peak(all[i]));
+    }
+}
+
 static int check_memory(struct render *r, const struct render_order *o, struct err *e)
 {
     int64_t needed = 0, has = dev_memory_free(r->set->dev);
     int rc = foretell(r, o, &needed, e);
     if (rc < 0) return rc;
     log_info("render.memory", "needs_mb=%lld free_mb=%lld", (long long)(needed >> 20), (long long)(has >> 20));
-    if (needed <= has) return 0;
+    if (needed <= has) {
+        hold_memory(r);
+        return 0;
+    }
     return err_set(e, E_INPUT,
                    "a segment of %d frames at %dx%d needs %.1f GB of memory and %.1f GB are free; take a smaller size, "
                    "fewer frames (--frame-num) or --dtype bf16",
@@ -154,6 +170,7 @@ void render_close(struct render **pr)
     if (!r) return;
     segment_close(&r->segment);
     features_close(&r->features);
+    for (int i = 0; i < N_HELD; i++) mesh_forget(r->set->mesh, r->held[i]);
     dev_arena_free(&r->keep);
     dev_arena_free(&r->picture);
     dev_arena_free(&r->work);

@@ -58,6 +58,12 @@ static int open_dit(struct set *s, const struct set_options *o, enum dtype t, st
     if (rc < 0) return rc;
     struct dit_config c = {
         .n_heads = m->dit_heads, .eps = (float)m->dit_eps, .text_len = m->text_len, .published = o->published};
+    if (o->stream_weights) {
+        rc = comm_open(&s->alone, "self", e);
+        if (rc < 0) return rc;
+        comm_follow(s->alone, s->dev);
+        return dit_new_streamed(&s->dit, s->dev, s->files[FILE_DIT], &c, t, s->alone, e);
+    }
     struct comm *group = s->mesh && o->share_weights ? s->mesh->heads : NULL;
     return dit_new_shared(&s->dit, s->dev, s->files[FILE_DIT], &c, t, group, e);
 }
@@ -143,6 +149,7 @@ void set_free(struct set **ps)
     umt5_free(&s->umt5);
     unigram_free(&s->unigram);
     dit_free(&s->dit);
+    comm_close(&s->alone);
     for (int i = 0; i < N_FILES; i++) weights_free(&s->files[i]);
     arena_free(&s->host);
     free(s);

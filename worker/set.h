@@ -21,6 +21,7 @@ struct set_options {
     bool published;
     const struct mesh *mesh; // the ranks that render together, each with a set of its own; borrowed. NULL: alone
     bool share_weights;      // the DiT's blocks over the heads axis of the mesh
+    bool stream_weights;     // or in the host's memory, fetched by the device a block ahead
     bool together;           // guidance branches as one batch (struct denoise)
 };
 
@@ -35,6 +36,7 @@ struct set {
     struct umt5 *umt5;
     struct unigram *unigram;
     struct wav2vec2 *wav2vec2;
+    struct comm *alone;       // a world of one, of streamed weights
     struct arena host;        // merged LoRA weights
     struct weights *files[4]; // maps that the models point into
 };

@@ -15,11 +15,24 @@ extern "C" {
 
 enum cuda_scratch { SCRATCH_X, SCRATCH_Y, SCRATCH_W, SCRATCH_BIAS, SCRATCH_PART, SCRATCH_COUNT };
 
+// Pinned memory through which bytes cross: the next piece is written while the last one is under way.
+enum { CARRIERS = 2 };
+struct cuda_stage {
+    char *at;
+    cudaEvent_t left; // what was written has left
+};
+
 struct gemm_cache;
 struct cuda {
     int card;
     cudaStream_t stream;
-    struct gemm_cache *gemm; // of linear.cu
+    cudaStream_t fetch; // carries blocks of weights beside the ops
+    cudaEvent_t used;   // what the ops before a fetch still read
+    cudaEvent_t here[FETCH_SLOTS];
+    struct cuda_stage stage[CARRIERS];
+    int i_stage;
+    int64_t n_enqueued, n_waited; // pieces of work; of them, those that the host has waited for
+    struct gemm_cache *gemm;      // of linear.cu
     struct {
         void *data;
         int64_t bytes;
@@ -29,6 +42,7 @@ struct cuda {
 static inline struct cuda *cuda_of(struct dev *d) { return (struct cuda *)d->backend; }
 static inline cudaStream_t cuda_stream(struct dev *d) { return cuda_of(d)->stream; }
 void cuda_launched(struct dev *d, const char *kernel); // a refused launch becomes the device's fault
+void cuda_wait(struct dev *d);                         // for all that is enqueued
 bool cuda_check(struct dev *d, cudaError_t code, const char *what);
 // At least `bytes` of device memory until the next call for the same slot; NULL after a fault. Grows to the largest
 // call seen and stays, so that nothing is allocated once every shape has been met.

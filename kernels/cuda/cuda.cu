@@ -1,10 +1,12 @@
 // The CUDA device: the table, the card, the stream, and the memory that arenas live in.
 //
 // One device is one card and one stream; ops are launches on it, in order, and nothing waits for them but dev_sync and
-// transfers. Arenas reserve addresses and let the driver map memory behind them in chunks as they are first taken, so
-// an arena without a known size costs nothing and a chunk stays once mapped: after the first segment nothing is mapped
-// any more. The driver's calls are asked of the runtime by name, so that the program starts on a machine without a
-// driver.
+// downloads. Uploads go through two pinned stages and return when the bytes are in a stage; only one that finds both
+// still under way waits. Fetches have a stream of their own: it waits for what the ops before read, and the ops behind
+// wait for it, both by events. Arenas reserve addresses and let the driver map memory behind them in chunks as they are
+// first taken, so an arena without a known size costs nothing and a chunk stays once mapped: after the first segment
+// nothing is mapped any more. The driver's calls are asked of the runtime by name, so that the program starts on a
+// machine without a driver.
 //
 // The trap: errors stick to the card's context. What a kernel did wrong shows at the next call, whichever that is, and
 // every call after it fails too; the first text is kept and the process is done (E_FATAL).
@@ -20,7 +22,7 @@
 #endif
 
 enum { DRIVER_VERSION = 12000 };
-enum : int64_t { CHUNK = int64_t(64) << 20, TENSOR_ALIGN = 256, STAGE = int64_t(32) << 20 };
+enum : int64_t { CHUNK = int64_t(64) << 20, TENSOR_ALIGN = 256, STAGE = int64_t(16) << 20 };
 
 struct driver {
     decltype(&cuMemAddressReserve) reserve;
@@ -51,7 +53,15 @@ bool cuda_check(struct dev *d, cudaError_t code, const char *what)
 void cuda_launched(struct dev *d, const char *kernel)
 {
     cuda_of(d)->launches++;
+    cuda_of(d)->n_enqueued++;
     cuda_check(d, cudaGetLastError(), kernel);
+}
+
+void cuda_wait(struct dev *d)
+{
+    struct cuda *c = cuda_of(d);
+    if (d->fault.code < 0 || c->n_waited == c->n_enqueued) return;
+    if (cuda_check(d, cudaStreamSynchronize(c->stream), "while it worked")) c->n_waited = c->n_enqueued;
 }
 
 // ---- scratch
@@ -61,7 +71,8 @@ void *cuda_scratch_of(struct dev *d, enum cuda_scratch slot, int64_t bytes)
     struct cuda *c = cuda_of(d);
     if (c->scratch[slot].bytes >= bytes && c->scratch[slot].data) return c->scratch[slot].data;
     bytes = (bytes + (1 << 20)) >> 20 << 20;
-    if (!cuda_check(d, cudaStreamSynchronize(c->stream), "before scratch memory grows")) return NULL;
+    cuda_wait(d);
+    if (d->fault.code < 0) return NULL;
     cuda_check(d, cudaFree(c->scratch[slot].data), "scratch memory");
     c->scratch[slot].data = NULL;
     if (!cuda_check(d, cudaMalloc(&c->scratch[slot].data, (size_t)bytes), "scratch memory")) return NULL;
@@ -182,6 +193,7 @@ static bool chunk_map(struct dev *d, struct extent *x)
     CUmemAllocationProp prop = {};
     prop.type = CU_MEM_ALLOCATION_TYPE_PINNED;
     prop.location = here;
+    prop.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR; // messages go from it without a copy
     CUmemAccessDesc access = {};
     access.location = here;
     access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
@@ -195,18 +207,25 @@ static bool chunk_map(struct dev *d, struct extent *x)
     return c->driver.set_access(at, CHUNK, &access, 1) == CUDA_SUCCESS;
 }
 
-static bool cuda_take(struct dev *d, struct extent *x, int64_t from, int64_t bytes)
+// Memory behind the first bytes of an extent, ahead of the tensors.
+static bool cuda_hold(struct dev *d, struct extent *x, int64_t bytes)
 {
     struct chunks *c = (struct chunks *)x->held;
-    while (c->n * CHUNK < from + bytes)
+    while (c->n * CHUNK < bytes)
         if (!chunk_map(d, x)) return false;
+    return true;
+}
+
+static bool cuda_take(struct dev *d, struct extent *x, int64_t from, int64_t bytes)
+{
+    if (!cuda_hold(d, x, from + bytes)) return false;
     memory_taken(x->base + from, bytes);
     return true;
 }
 
-static void cuda_give_back(struct dev *, struct extent *x, int64_t from, int64_t bytes)
+static void cuda_give_back(struct dev *d, struct extent *x, int64_t from, int64_t bytes)
 {
-    if (bytes > 0) memory_given_back(x->base + from, bytes);
+    if (bytes > 0) memory_given_back(d, x->base + from, bytes);
 }
 
 static int64_t cuda_left(const struct dev *)
@@ -215,41 +234,94 @@ static int64_t cuda_left(const struct dev *)
     return cudaMemGetInfo(&left, &total) == cudaSuccess ? (int64_t)left : 0;
 }
 
-static void cuda_sync(struct dev *d)
+// ---- transfers
+
+// The stage whose turn it is, once its last bytes have left.
+static struct cuda_stage *stage_next(struct dev *d)
 {
-    if (d->fault.code == 0) cuda_check(d, cudaStreamSynchronize(cuda_of(d)->stream), "while it worked");
+    struct cuda *c = cuda_of(d);
+    struct cuda_stage *s = &c->stage[c->i_stage++ % CARRIERS];
+    return cuda_check(d, cudaEventSynchronize(s->left), "a stage") ? s : NULL;
+}
+
+// Bytes to the card by way of a stage: `src` is the caller's again when this returns.
+static bool send(struct dev *d, void *to, const void *src, int64_t bytes)
+{
+    cudaStream_t stream = cuda_of(d)->stream;
+    for (int64_t i = 0, m; i < bytes; i += m) {
+        m = bytes - i < STAGE ? bytes - i : STAGE;
+        struct cuda_stage *s = stage_next(d);
+        if (!s) return false;
+        memcpy(s->at, (const char *)src + i, (size_t)m);
+        cudaError_t code = cudaMemcpyAsync((char *)to + i, s->at, (size_t)m, cudaMemcpyHostToDevice, stream);
+        if (code == cudaSuccess) code = cudaEventRecord(s->left, stream);
+        cuda_of(d)->n_enqueued++;
+        if (!cuda_check(d, code, "upload")) return false;
+    }
+    return true;
 }
 
 // Bytes of another dtype cross as they are, a stage at a time, and are cast on the card.
 static void cuda_upload(struct dev *d, tensor dst, const void *src, enum dtype src_dtype)
 {
-    cudaStream_t s = cuda_of(d)->stream;
     int64_t n = tensor_count(dst), to = dtype_size(dst.dtype), from = dtype_size(src_dtype), step = STAGE / from;
-    if (dst.dtype == src_dtype)
-        cuda_check(d, cudaMemcpyAsync(dst.data, src, (size_t)(n * to), cudaMemcpyHostToDevice, s), "upload");
-    else
-        for (int64_t i = 0; i < n; i += step) {
-            int64_t m = n - i < step ? n - i : step;
-            void *stage = cuda_scratch_of(d, SCRATCH_PART, STAGE);
-            if (!stage) return;
-            if (!cuda_check(
-                    d,
-                    cudaMemcpyAsync(stage, (const char *)src + i * from, (size_t)(m * from), cudaMemcpyHostToDevice, s),
-                    "upload"))
-                return;
-            d->ops.copy(d, tensor_of((char *)dst.data + i * to, dst.dtype, 1, &m), tensor_of(stage, src_dtype, 1, &m));
-        }
-    cuda_sync(d);
+    if (dst.dtype == src_dtype) {
+        send(d, dst.data, src, n * to);
+        return;
+    }
+    for (int64_t i = 0; i < n; i += step) {
+        int64_t m = n - i < step ? n - i : step;
+        void *raw = cuda_scratch_of(d, SCRATCH_PART, STAGE);
+        if (!raw || !send(d, raw, (const char *)src + i * from, m * from)) return;
+        d->ops.copy(d, tensor_of((char *)dst.data + i * to, dst.dtype, 1, &m), tensor_of(raw, src_dtype, 1, &m));
+    }
 }
 
 static void cuda_download(struct dev *d, void *dst, enum dtype dst_dtype, tensor src)
 {
-    cudaStream_t s = cuda_of(d)->stream;
-    const void *dense = cuda_dense(d, src, dst_dtype, SCRATCH_PART);
-    if (!dense || d->fault.code < 0) return;
-    size_t bytes = (size_t)(tensor_count(src) * dtype_size(dst_dtype));
-    cuda_check(d, cudaMemcpyAsync(dst, dense, bytes, cudaMemcpyDeviceToHost, s), "download");
-    cuda_sync(d);
+    const char *dense = (const char *)cuda_dense(d, src, dst_dtype, SCRATCH_PART);
+    int64_t bytes = tensor_count(src) * dtype_size(dst_dtype);
+    for (int64_t i = 0, m; dense && d->fault.code == 0 && i < bytes; i += m) {
+        m = bytes - i < STAGE ? bytes - i : STAGE;
+        struct cuda_stage *s = stage_next(d);
+        if (!s) return;
+        cudaError_t code = cudaMemcpyAsync(s->at, dense + i, (size_t)m, cudaMemcpyDeviceToHost, cuda_of(d)->stream);
+        cuda_of(d)->n_enqueued++;
+        if (!cuda_check(d, code, "download")) return;
+        cuda_wait(d);
+        if (d->fault.code == 0) memcpy((char *)dst + i, s->at, (size_t)m);
+    }
+}
+
+// ---- fetches
+
+static void *cuda_pin(struct dev *d, int64_t bytes)
+{
+    void *p = NULL;
+    return cuda_check(d, cudaHostAlloc(&p, (size_t)bytes, cudaHostAllocDefault), "pinned memory") ? p : NULL;
+}
+
+static void cuda_unpin(struct dev *d, void *p)
+{
+    cudaStreamSynchronize(cuda_of(d)->fetch); // a fault is kept elsewhere
+    cuda_check(d, cudaFreeHost(p), "pinned memory");
+}
+
+static void cuda_fetch(struct dev *d, int slot, tensor dst, const void *pinned)
+{
+    struct cuda *c = cuda_of(d);
+    cudaError_t code = cudaEventRecord(c->used, c->stream);
+    if (code == cudaSuccess) code = cudaStreamWaitEvent(c->fetch, c->used, 0);
+    if (code == cudaSuccess)
+        code = cudaMemcpyAsync(dst.data, pinned, (size_t)tensor_bytes(dst), cudaMemcpyHostToDevice, c->fetch);
+    if (code == cudaSuccess) code = cudaEventRecord(c->here[slot], c->fetch);
+    cuda_check(d, code, "fetching weights");
+}
+
+static void cuda_fetched(struct dev *d, int slot)
+{
+    cuda_of(d)->n_enqueued++;
+    cuda_check(d, cudaStreamWaitEvent(cuda_of(d)->stream, cuda_of(d)->here[slot], 0), "fetching weights");
 }
 
 static const struct memory cuda_memory = {
@@ -262,7 +334,12 @@ static const struct memory cuda_memory = {
     .left = cuda_left,
     .upload = cuda_upload,
     .download = cuda_download,
-    .sync = cuda_sync,
+    .sync = cuda_wait,
+    .hold = cuda_hold,
+    .pin = cuda_pin,
+    .unpin = cuda_unpin,
+    .fetch = cuda_fetch,
+    .fetched = cuda_fetched,
 };
 
 // ---- opening
@@ -279,6 +356,35 @@ static int local_rank()
 }
 
 static __global__ void probe_kernel() {}
+
+static cudaError_t streams_open(struct cuda *c)
+{
+    cudaError_t code = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    if (code == cudaSuccess) code = cudaStreamCreateWithFlags(&c->fetch, cudaStreamNonBlocking);
+    if (code == cudaSuccess) code = cudaEventCreateWithFlags(&c->used, cudaEventDisableTiming);
+    for (int i = 0; i < FETCH_SLOTS && code == cudaSuccess; i++)
+        code = cudaEventCreateWithFlags(&c->here[i], cudaEventDisableTiming);
+    for (int i = 0; i < CARRIERS && code == cudaSuccess; i++) {
+        code = cudaHostAlloc((void **)&c->stage[i].at, STAGE, cudaHostAllocDefault);
+        if (code == cudaSuccess) code = cudaEventCreateWithFlags(&c->stage[i].left, cudaEventDisableTiming);
+    }
+    return code;
+}
+
+static void streams_close(struct cuda *c)
+{
+    if (c->stream) cudaStreamSynchronize(c->stream);
+    if (c->fetch) cudaStreamSynchronize(c->fetch);
+    for (int i = 0; i < CARRIERS; i++) {
+        if (c->stage[i].left) cudaEventDestroy(c->stage[i].left);
+        cudaFreeHost(c->stage[i].at);
+    }
+    for (int i = 0; i < FETCH_SLOTS; i++)
+        if (c->here[i]) cudaEventDestroy(c->here[i]);
+    if (c->used) cudaEventDestroy(c->used);
+    if (c->fetch) cudaStreamDestroy(c->fetch);
+    if (c->stream) cudaStreamDestroy(c->stream);
+}
 
 static int card_open(struct cuda *c, char *name, size_t n, int which, struct err *e)
 {
@@ -303,7 +409,7 @@ static int card_open(struct cuda *c, char *name, size_t n, int which, struct err
                        "card %d, %s, is of architecture sm_%d%d, and this build has %s; configure with "
                        "-DLONGTAKE_CUDA=ON (sm_80 is the oldest that is supported)",
                        c->card, p.name, p.major, p.minor, LONGTAKE_CUDA_ARCHS);
-    if (code == cudaSuccess) code = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    if (code == cudaSuccess) code = streams_open(c);
     if (code != cudaSuccess)
         return err_set(e, E_FATAL, "card %d, %s, does not work: %s", c->card, p.name, cudaGetErrorString(code));
     snprintf(name, n, "cuda sm_%d%d %s", p.major, p.minor, p.name); // not its number: a class, not a place
@@ -316,7 +422,7 @@ static void cuda_close(struct dev *d)
     if (c->stream) cudaStreamSynchronize(c->stream);
     cuda_linear_close(d);
     for (int i = 0; i < SCRATCH_COUNT; i++) cudaFree(c->scratch[i].data);
-    if (c->stream) cudaStreamDestroy(c->stream);
+    streams_close(c);
     free(c);
     d->backend = NULL;
 }
@@ -330,6 +436,7 @@ extern "C" int cuda_open(struct dev *d, int which, struct err *e)
     d->memory = &cuda_memory;
     int rc = card_open(c, d->name, sizeof d->name, which, e);
     if (rc < 0) return rc;
+    d->stream = c->stream;
     cuda_linear_slots(&d->ops);
     cuda_attention_slots(&d->ops);
     cuda_norm_slots(&d->ops);

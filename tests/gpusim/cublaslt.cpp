@@ -168,6 +168,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t p, const
         p->turn_a != CUBLAS_OP_T || algo->data[0] != MAGIC || !sim_is_device(workspace) || workspace_size == 0 ||
         (uintptr_t)a % (uintptr_t)size_of(la->type) != 0)
         return CUBLAS_STATUS_INVALID_VALUE;
+    sim_catch_up(s);
     std::vector<float> av = matrix(a, la), bv = matrix(b, lb), bias;
     if (p->epilogue & CUBLASLT_EPILOGUE_BIAS) {
         sim_lt_layout column = {ld->type, ld->rows, 1, ld->rows};
@@ -175,7 +176,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t p, const
         if (bias.empty()) return CUBLAS_STATUS_EXECUTION_FAILED;
     }
     if (av.empty() || bv.empty()) return CUBLAS_STATUS_EXECUTION_FAILED;
-    sim_count_launch();
+    sim_counting()->launches++;
     for (int64_t c = 0; c < ld->cols; c++) {
         void *col = sim_host_write((char *)d + c * ld->ld * size_of(ld->type), ld->rows * size_of(ld->type),
                                    "cublasLtMatmul writes");

@@ -538,7 +538,7 @@ void sim_launch(const char *kernel, const dim3 &blocks, const dim3 &threads, siz
     sim.gave_up = false;
     sim_here.threads = threads;
     sim_here.blocks = blocks;
-    sim_count_launch();
+    sim_counting()->launches++;
     for (unsigned z = 0; z < blocks.z; z++)
         for (unsigned y = 0; y < blocks.y; y++)
             for (unsigned x = 0; x < blocks.x && !sim.gave_up; x++) {

@@ -1,22 +1,30 @@
 // Stand-in for the CUDA runtime and the driver's virtual memory, as far as we call them.
 //
-// Work is done when it is asked for, so a stream is only a name; what the real calls would refuse is refused here.
+// Kernels run when they are asked for. What reads or writes memory beside them, copies out of pinned memory and
+// messages, is done as late as the rules allow, so that a missing wait shows: the bytes are not there yet, or no longer
+// those that were meant. What the real calls would refuse is refused here.
 #include "tests/gpusim/parts.h"
 
 #include <cuda.h>
 #include <cuda_runtime.h>
 
+#include <deque>
 #include <map>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum : int64_t { PAGE = 2 << 20 };
 
 struct sim_stream {
-    int flags;
+    int flags, priority;
+    std::deque<std::function<bool()>> work; // not done yet
+    int64_t n_done;
 };
 struct sim_event {
-    bool recorded;
+    bool recorded, timed;
+    sim_stream *stream;
+    int64_t behind; // pieces of work of the stream
 };
 
 static struct {
@@ -24,6 +32,7 @@ static struct {
     int64_t total, mapped;
     cudaError_t last;
     std::map<void *, int64_t> blocks;                       // of cudaMalloc
+    std::map<void *, int64_t> pinned;                       // of cudaHostAlloc
     std::map<CUmemGenericAllocationHandle, int64_t> chunks; // of cuMemCreate
     CUmemGenericAllocationHandle next;
 } driver = {.cards = 1, .major = 8, .total = int64_t(16) << 30, .next = 1};
@@ -85,6 +94,7 @@ cudaError_t cudaMemGetInfo(size_t *left, size_t *total)
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     *p = nullptr;
+    sim_counting()->allocations++;
     if (sim_fault_text()[0]) return said(cudaSuccess);
     if (driver.mapped + (int64_t)bytes > driver.total) return said(cudaErrorMemoryAllocation);
     *p = sim_reserve((int64_t)bytes);
@@ -106,40 +116,137 @@ cudaError_t cudaFree(void *p)
     return said(cudaSuccess);
 }
 
+cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned)
+{
+    sim_counting()->allocations++;
+    *p = malloc(bytes ? bytes : 1);
+    if (!*p) return said(cudaErrorMemoryAllocation);
+    driver.pinned[*p] = (int64_t)bytes;
+    return said(cudaSuccess);
+}
+
+cudaError_t cudaFreeHost(void *p)
+{
+    if (!p) return said(cudaSuccess);
+    auto at = driver.pinned.find(p);
+    if (at == driver.pinned.end()) return said(cudaErrorInvalidValue);
+    driver.pinned.erase(at);
+    free(p);
+    return said(cudaSuccess);
+}
+
+static bool is_pinned(const void *p, size_t bytes)
+{
+    auto at = driver.pinned.upper_bound((void *)p);
+    if (at == driver.pinned.begin()) return false;
+    --at;
+    return (const char *)p + bytes <= (const char *)at->first + at->second;
+}
+
+// ---- streams: what is not done yet
+
+void sim_later(cudaStream_t s, std::function<bool()> work) { s->work.push_back(std::move(work)); }
+
+// One try for what stands before piece `end` of the stream.
+static bool advance(cudaStream_t s, int64_t end)
+{
+    while (s->n_done < end && s->work.front()()) {
+        s->work.pop_front();
+        s->n_done++;
+    }
+    return s->n_done >= end;
+}
+
+static int64_t end_of(cudaStream_t s) { return s->n_done + (int64_t)s->work.size(); }
+void sim_catch_up(cudaStream_t s)
+{
+    for (int64_t end = end_of(s); !advance(s, end);) {}
+}
+
+// ---- transfers
+
+static cudaError_t copy_now(void *to, const void *from, size_t bytes)
+{
+    if (sim_is_device(from)) from = sim_host_read(from, (int64_t)bytes, "cudaMemcpyAsync reads");
+    if (sim_is_device(to)) to = sim_host_write(to, (int64_t)bytes, "cudaMemcpyAsync writes");
+    if (from && to) memmove(to, from, bytes);
+    return said(cudaSuccess);
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t s)
 {
     if (!s) return said(cudaErrorInvalidValue);
     if (bytes == 0 || sim_fault_text()[0]) return said(cudaSuccess);
     bool to_device = kind != cudaMemcpyDeviceToHost, from_device = kind != cudaMemcpyHostToDevice;
     if (to_device != sim_is_device(to) || from_device != sim_is_device(from)) return said(cudaErrorInvalidValue);
-    if (from_device) from = sim_host_read(from, (int64_t)bytes, "cudaMemcpyAsync reads");
-    if (to_device) to = sim_host_write(to, (int64_t)bytes, "cudaMemcpyAsync writes");
-    if (from && to) memmove(to, from, bytes);
-    return said(cudaSuccess);
+    if ((!from_device && is_pinned(from, bytes)) || (!to_device && is_pinned(to, bytes))) {
+        sim_later(s, [=] {
+            copy_now(to, from, bytes);
+            return true;
+        });
+        return said(cudaSuccess);
+    }
+    sim_catch_up(s);
+    if (!from_device || !to_device) sim_counting()->syncs++; // pageable memory: the call returns when it is done
+    return copy_now(to, from, bytes);
 }
 
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 {
     if (!s) return said(cudaErrorInvalidValue);
     if (bytes == 0 || sim_fault_text()[0]) return said(cudaSuccess);
+    sim_catch_up(s);
     void *at = sim_host_write(p, (int64_t)bytes, "cudaMemsetAsync writes");
     if (at) memset(at, value, bytes);
     return said(cudaSuccess);
 }
 
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int priority)
+{
+    if (priority > 0 || priority < -5) return said(cudaErrorInvalidValue);
+    *s = new sim_stream{(int)flags, priority, {}, 0};
+    return said(cudaSuccess);
+}
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags)
 {
-    *s = new sim_stream{(int)flags};
+    return cudaStreamCreateWithPriority(s, flags, 0);
+}
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
+{
+    *least = 0;
+    *greatest = -5;
     return said(cudaSuccess);
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
+    sim_catch_up(s);
     delete s;
     return said(cudaSuccess);
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t s) { return said(s ? cudaSuccess : cudaErrorInvalidValue); }
+cudaError_t cudaStreamSynchronize(cudaStream_t s)
+{
+    if (!s) return said(cudaErrorInvalidValue);
+    sim_counting()->syncs++;
+    sim_catch_up(s);
+    return said(cudaSuccess);
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t s)
+{
+    if (!s) return said(cudaErrorInvalidValue);
+    return advance(s, end_of(s)) ? said(cudaSuccess) : cudaErrorNotReady;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
+{
+    if (!s) return said(cudaErrorInvalidValue);
+    while (e->recorded && e->stream != s && !advance(e->stream, e->behind)) {}
+    return said(cudaSuccess);
+}
 
 cudaError_t cudaGetLastError(void)
 {
@@ -163,6 +270,8 @@ const char *cudaGetErrorString(cudaError_t code)
         return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
         return "invalid device ordinal";
+    case cudaErrorNotReady:
+        return "device not ready";
     case cudaErrorNoKernelImageForDevice:
         return "no kernel image is available for execution on the device";
     case cudaErrorLaunchFailure:
@@ -173,11 +282,13 @@ const char *cudaGetErrorString(cudaError_t code)
 
 // ---- events: time does not pass, so the first of several candidates is as good as any
 
-cudaError_t cudaEventCreate(cudaEvent_t *e)
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
 {
-    *e = new sim_event{};
+    *e = new sim_event{false, !(flags & cudaEventDisableTiming), nullptr, 0};
     return said(cudaSuccess);
 }
+
+cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
 
 cudaError_t cudaEventDestroy(cudaEvent_t e)
 {
@@ -187,16 +298,23 @@ cudaError_t cudaEventDestroy(cudaEvent_t e)
 
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
-    e->recorded = s != nullptr;
-    return said(s ? cudaSuccess : cudaErrorInvalidValue);
+    if (!s) return said(cudaErrorInvalidValue);
+    e->recorded = true;
+    e->stream = s;
+    e->behind = end_of(s);
+    return said(cudaSuccess);
 }
 
-cudaError_t cudaEventSynchronize(cudaEvent_t e) { return said(e->recorded ? cudaSuccess : cudaErrorInvalidValue); }
+cudaError_t cudaEventSynchronize(cudaEvent_t e)
+{
+    while (e->recorded && !advance(e->stream, e->behind)) {}
+    return said(cudaSuccess); // of an event that was never recorded too
+}
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
     *ms = 1;
-    return said(from->recorded && to->recorded ? cudaSuccess : cudaErrorInvalidValue);
+    return said(from->recorded && to->recorded && from->timed && to->timed ? cudaSuccess : cudaErrorInvalidValue);
 }
 
 // ---- virtual memory
@@ -211,6 +329,7 @@ CUresult cuMemAddressFree(CUdeviceptr, size_t) { return CUDA_SUCCESS; }
 
 CUresult cuMemCreate(CUmemGenericAllocationHandle *h, size_t bytes, const CUmemAllocationProp *prop, unsigned long long)
 {
+    sim_counting()->allocations++;
     if (bytes % PAGE != 0 || prop->type != CU_MEM_ALLOCATION_TYPE_PINNED || prop->location.id != driver.chosen)
         return 1;
     if (driver.mapped + (int64_t)bytes > driver.total) return 2;

@@ -33,6 +33,7 @@ void sim_forget(const void *p, int64_t bytes);
 int64_t sim_unwritten(const void *p, int64_t bytes);
 struct sim_counts {
     int64_t launches, loaded, stored; // bytes of device memory
+    int64_t syncs, allocations;       // host waits; memory asked of the runtime or the driver
 };
 struct sim_counts sim_take_counts(void); // since the last call
 

@@ -273,7 +273,9 @@ static void mma_multiplies(void **)
 static void launches_and_bytes_are_counted(void **)
 {
     struct bed b;
+    struct err e = {};
     bed_open(&b);
+    assert_int_equal(dev_sync(b.d, &e), 0); // what the bed has put there has landed
     sim_take_counts();
     LAUNCH(b.d, pass_on_kernel<true>, 1, N, N * 4, b.y, b.x);
     struct sim_counts c = sim_take_counts();

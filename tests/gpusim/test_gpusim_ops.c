@@ -41,7 +41,9 @@ static void wipe(tensor t)
 static char *put_block(struct bed *b, const struct trial *t)
 {
     tensor whole = dev_tensor(b->arena, DT_U8, SHAPE((int64_t)t->used));
+    struct err e = {0};
     dev_upload(b->cuda, whole, t->block, DT_U8);
+    assert_int_equal(dev_sync(b->cuda, &e), 0); // it has landed before its gaps go
     size_t free_from = 0;
     for (int i = 0; i < t->n_runs; i++) {
         sim_memory_given_back((char *)whole.data + free_from, (int64_t)(t->run[i].at - free_from));

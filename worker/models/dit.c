@@ -106,8 +106,8 @@ static void load_global(struct load *l, struct dit *m)
     if (l->rc == 0) m->head_modulation = tensor_reshape(hm, SHAPE(2, d));
 }
 
-int dit_new_shared(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want,
-                   enum dtype t, struct comm *group, struct err *e)
+static int make(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want, enum dtype t,
+                struct comm *group, bool streamed, struct err *e)
 {
     struct dit *m = calloc(1, sizeof *m);
     if (!m) return err_set(e, E_FATAL, "no memory for the diffusion model");
@@ -127,7 +127,7 @@ int dit_new_shared(struct dit **out, struct dev *d, const struct weights *w, con
     if (l.rc == 0) load_global(&l, m);
     if (group) {
         l.rc = comm_agree(group, l.rc, NULL, e);
-        if (l.rc == 0) l.rc = dit_blocks_share(m, w, group, e);
+        if (l.rc == 0) l.rc = dit_blocks_share(m, w, group, streamed, e);
     } else
         dit_blocks_load(&l, m);
     if (l.rc == 0) l.rc = dev_sync(d, e);
@@ -141,7 +141,19 @@ int dit_new_shared(struct dit **out, struct dev *d, const struct weights *w, con
 int dit_new(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want, enum dtype t,
             struct err *e)
 {
-    return dit_new_shared(out, d, w, want, t, NULL, e);
+    return make(out, d, w, want, t, NULL, false, e);
+}
+
+int dit_new_shared(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want,
+                   enum dtype t, struct comm *group, struct err *e)
+{
+    return make(out, d, w, want, t, group, false, e);
+}
+
+int dit_new_streamed(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want,
+                     enum dtype t, struct comm *alone, struct err *e)
+{
+    return make(out, d, w, want, t, alone, true, e);
 }
 
 void dit_free(struct dit **pm)

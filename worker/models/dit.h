@@ -30,6 +30,10 @@ int dit_new(struct dit **out, struct dev *d, const struct weights *w, const stru
 // share and gathers a block ahead of its use. Collective, as is then every call that makes a context or runs blocks.
 int dit_new_shared(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want,
                    enum dtype t, struct comm *group, struct err *e);
+// The same with the blocks' weights in the host's memory, each fetched ahead of its use, where the device has memory of
+// its own. `alone` is a world of one, borrowed.
+int dit_new_streamed(struct dit **out, struct dev *d, const struct weights *w, const struct dit_config *want,
+                     enum dtype t, struct comm *alone, struct err *e);
 void dit_free(struct dit **m);
 // Counters of the gathers, and what to poll while computing; NULL when the blocks are not shared.
 enum dit_use { DIT_STEP, DIT_CONTEXT };

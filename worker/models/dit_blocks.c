@@ -115,35 +115,37 @@ void dit_blocks_load(struct load *l, struct dit *m)
 
 struct reading {
     const struct dit *m;
+    struct dev *host; // works on stored tensors: the model's device, or one beside it
     const struct weights *w;
     const struct dit_share *share;
 };
 
-// Elements of a stored tensor from `from` on, rounded to the model's dtype on the way to `dst`. A tensor that does not
-// lie densely (some PyTorch files) is made dense first.
-static int copy_range(const struct dit *m, tensor dst, tensor stored, int64_t from)
+// Elements of a stored tensor from `from` on, rounded to the model's dtype on the way to `dst`, all in the host's
+// memory. A tensor that does not lie densely (some PyTorch files) is made dense first.
+static int copy_range(const struct reading *r, tensor dst, tensor stored, int64_t from)
 {
+    enum dtype t = r->m->dtype;
     int64_t n = dst.shape[0];
     void *dense = NULL, *rounded = NULL;
     if (!tensor_is_contiguous(stored)) {
         dense = malloc((size_t)tensor_bytes(stored));
         if (!dense) return -1;
         tensor to = tensor_of(dense, stored.dtype, stored.n, stored.shape);
-        op_copy(m->dev, to, stored);
+        op_copy(r->host, to, stored);
         stored = to;
     }
     tensor src = tensor_of((char *)stored.data + from * dtype_size(stored.dtype), stored.dtype, SHAPE(n));
-    if (dst.dtype != m->dtype) {
-        rounded = malloc((size_t)(n * dtype_size(m->dtype)));
+    if (dst.dtype != t) {
+        rounded = malloc((size_t)(n * dtype_size(t)));
         if (!rounded) {
             free(dense);
             return -1;
         }
-        tensor middle = tensor_of(rounded, m->dtype, SHAPE(n));
-        op_copy(m->dev, middle, src);
+        tensor middle = tensor_of(rounded, t, SHAPE(n));
+        op_copy(r->host, middle, src);
         src = middle;
     }
-    op_copy(m->dev, dst, src);
+    op_copy(r->host, dst, src);
     free(dense);
     free(rounded);
     return 0;
@@ -162,13 +164,13 @@ static int read_share(void *ctx, int block, int i_tensor, int64_t from, int64_t 
         (!r->share->row[i_tensor]->vector && !tensor_same_shape(stored, whole)))
         return err_set(e, E_INPUT, "%s: %s is %s where %s belongs", weights_file(r->w, name), name,
                        tensor_text(stored, text, sizeof text), tensor_text(whole, wanted, sizeof wanted));
-    if (copy_range(r->m, tensor_of(dst, want->dtype, SHAPE((to - from) / size)), stored, from / size) < 0)
+    if (copy_range(r, tensor_of(dst, want->dtype, SHAPE((to - from) / size)), stored, from / size) < 0)
         return err_set(e, E_FATAL, "no memory to read %s", name);
     return 0;
 }
 
 static int share_open(struct dit_share **out, struct dit *m, const struct weights *w, struct comm *group, bool context,
-                      struct err *e)
+                      bool streamed, struct err *e)
 {
     struct dit_share *s = calloc(1, sizeof *s);
     BUG_IF(!s, "no memory for shared weights");
@@ -181,16 +183,27 @@ static int share_open(struct dit_share **out, struct dit *m, const struct weight
         if (t->n == 2) t->shape[1] = length_of(&m->c, rows[k].in);
         s->row[s->n++] = &rows[k];
     }
-    struct reading r = {.m = m, .w = w, .share = s};
-    struct shard_for f = {
-        .n_blocks = m->c.n_layers, .n_tensors = s->n, .tensors = s->tensor, .read = read_share, .ctx = &r};
-    return shard_open(&s->shard, m->arena, group, &f, e);
+    struct reading r = {.m = m, .host = m->dev, .w = w, .share = s};
+    if (!dev_shares_host(m->dev)) {
+        int rc = dev_open(&r.host, "cpu", 0, e);
+        if (rc < 0) return rc;
+    }
+    struct shard_for f = {.n_blocks = m->c.n_layers,
+                          .n_tensors = s->n,
+                          .tensors = s->tensor,
+                          .read = read_share,
+                          .ctx = &r,
+                          .streamed = streamed,
+                          .fetch_slot = context ? 2 : 0};
+    int rc = shard_open(&s->shard, m->arena, group, &f, e);
+    if (r.host != m->dev) dev_close(&r.host);
+    return rc;
 }
 
-int dit_blocks_share(struct dit *m, const struct weights *w, struct comm *group, struct err *e)
+int dit_blocks_share(struct dit *m, const struct weights *w, struct comm *group, bool streamed, struct err *e)
 {
-    int rc = share_open(&m->step, m, w, group, false, e);
-    if (rc == 0) rc = share_open(&m->context, m, w, group, true, e);
+    int rc = share_open(&m->step, m, w, group, false, streamed, e);
+    if (rc == 0) rc = share_open(&m->context, m, w, group, true, streamed, e);
     if (rc == 0)
         log_info("dit.shared", "ranks=%d own_mb=%lld block_mb=%lld", comm_size(group),
                  (long long)((shard_own_bytes(m->step->shard) + shard_own_bytes(m->context->shard)) >> 20),

@@ -41,8 +41,8 @@ struct dit {
 
 // ---- dit_blocks.c
 void dit_blocks_load(struct load *l, struct dit *m);
-// Collective over `group`.
-int dit_blocks_share(struct dit *m, const struct weights *w, struct comm *group, struct err *e);
+// Collective over `group`; streamed: a group of one, whose blocks come from the host's memory.
+int dit_blocks_share(struct dit *m, const struct weights *w, struct comm *group, bool streamed, struct err *e);
 void dit_blocks_free(struct dit *m);
 // Block i's tensors for the step loop or for making contexts, until given back: one block of a use at a time, by all
 // ranks of a group in the same order.

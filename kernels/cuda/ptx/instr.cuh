@@ -112,7 +112,7 @@ __device__ __forceinline__ float power_of_2(float v)
 
 // Tensors are handed out and taken back: the driver needs no word of it.
 static inline void memory_taken(const void *, int64_t) {}
-static inline void memory_given_back(const void *, int64_t) {}
+static inline void memory_given_back(struct dev *, const void *, int64_t) {}
 enum { MEMORY_GAP = 0 };
 
 #endif

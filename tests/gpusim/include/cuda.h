@@ -7,12 +7,17 @@
 typedef int CUresult;
 typedef unsigned long long CUdeviceptr, CUmemGenericAllocationHandle;
 enum { CUDA_SUCCESS = 0 };
-enum { CU_MEM_ALLOCATION_TYPE_PINNED = 1, CU_MEM_LOCATION_TYPE_DEVICE = 1, CU_MEM_ACCESS_FLAGS_PROT_READWRITE = 3 };
+enum {
+    CU_MEM_ALLOCATION_TYPE_PINNED = 1,
+    CU_MEM_LOCATION_TYPE_DEVICE = 1,
+    CU_MEM_ACCESS_FLAGS_PROT_READWRITE = 3,
+    CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR = 1
+};
 struct CUmemLocation {
     int type, id;
 };
 struct CUmemAllocationProp {
-    int type;
+    int type, requestedHandleTypes;
     CUmemLocation location;
 };
 struct CUmemAccessDesc {

@@ -49,6 +49,7 @@ inline unsigned short f16_bits(float v) { return f32_to_f16(v); }
 inline float f16_value(unsigned short h) { return f16_to_f32(h); }
 inline float power_of_2(float v) { return exp2f(v); }
 
+void sim_catch_up(cudaStream_t s);
 template <class F> void sim_call(void *f) { (*(F *)f)(); }
 template <class K, class... A>
 void sim_launch_of(const char *name, dim3 blocks, dim3 threads, size_t shared, K kernel, A... arguments)
@@ -60,12 +61,14 @@ void sim_launch_of(const char *name, dim3 blocks, dim3 threads, size_t shared, K
     do {                                                                                                               \
         const dim3 blocks_(blocks);                                                                                    \
         if (blocks_.x == 0 || blocks_.y == 0 || blocks_.z == 0) break;                                                 \
+        sim_catch_up(cuda_stream(d));                                                                                  \
         sim_launch_of(#kernel, blocks_, (threads), (size_t)(shared), (kernel), __VA_ARGS__);                           \
         cuda_launched(d, #kernel);                                                                                     \
     } while (0)
 
 inline void memory_taken(const void *p, int64_t bytes) { sim_memory_taken(p, bytes); }
-inline void memory_given_back(const void *p, int64_t bytes) { sim_memory_given_back(p, bytes); }
+// What the stream still has to do may touch it.
+#define memory_given_back(d, p, bytes) (sim_catch_up(cuda_stream(d)), sim_memory_given_back(p, bytes))
 enum { MEMORY_GAP = 256 };
 
 #endif
