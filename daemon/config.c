@@ -14,7 +14,13 @@
 static const struct opt rows[] = {
     {"store", OPT_TEXT, AT(store), 0, 0, NULL, NULL, "DIR", "where jobs and films are kept, on a local disk ($XDG_DATA_HOME/longtake)"},
     {"model", OPT_TEXT, AT(model), 0, 0, NULL, NULL, "DIR", "model folder (the one that stands beside the programs)"},
-    {"groups", OPT_INT, AT(groups), 1, 64, NULL, NULL, "N", "jobs that render at the same time, each on a worker of its own (1)"},
+    {"groups", OPT_INT, AT(groups), 0, 64, NULL, NULL, "N", "jobs that render at the same time on this machine, each on a worker of its own (1); 0: only groups that join"},
+    {"listen", OPT_TEXT, AT(listen), 0, 0, NULL, NULL, "ENDPOINT", "where clients of other machines come in: tcp://ADDRESS:PORT (nowhere)"},
+    {"join", OPT_TEXT, AT(join), 0, 0, NULL, NULL, "ENDPOINT", "where groups come in that were started elsewhere: tcp://ADDRESS:PORT or ipc://PATH (nowhere)"},
+    {"key-file", OPT_TEXT, AT(key), 0, 0, NULL, NULL, "FILE", "this daemon's key, from longtake keygen"},
+    {"client-keys", OPT_TEXT, AT(client_keys), 0, 0, NULL, NULL, "FILE", "the clients that may come in, their .pub files one below the other"},
+    {"worker-keys", OPT_TEXT, AT(worker_keys), 0, 0, NULL, NULL, "FILE", "the groups that may join, likewise"},
+    {"plain-tcp", OPT_FLAG, AT(plain_tcp), 0, 0, NULL, NULL, NULL, "listen and join without keys: whoever reaches the port reads and does everything (no)"},
     {"attempts", OPT_INT, AT(attempts), 1, 1000, NULL, NULL, "N", "workers in a row that a job may lose without getting on (4)"},
     {"hello-ms", OPT_LONG, AT(hello_ms), 1, 1e9, NULL, NULL, "MS", "patience until a worker calls (60000)"},
     {"silence-ms", OPT_LONG, AT(silence_ms), 100, 1e9, NULL, NULL, "MS", "a silent worker is given up after (3000)"},
@@ -48,6 +54,8 @@ static int file_read(struct config *c, struct err *e)
         if (rc < 0) break;
         if (json_is_string(value))
             text = json_string_value(value);
+        else if (json_is_boolean(value))
+            text = json_is_true(value) ? "yes" : "no";
         else if (json_is_integer(value))
             snprintf(number, sizeof number, "%lld", (long long)json_integer_value(value));
         else
@@ -62,7 +70,7 @@ static int file_read(struct config *c, struct err *e)
 
 static int unknown(const char *key, struct err *e)
 {
-    struct opt all[32];
+    struct opt all[64];
     int n = 0;
     for (const struct opt *o = rows; o->key; o++) all[n++] = *o;
     for (const struct opt *o = flags; o->key; o++) all[n++] = *o;
@@ -131,6 +139,8 @@ void config_print(const struct config *c)
         const void *at = (const char *)c + o->offset;
         if (o->type == OPT_TEXT)
             printf("%s: %s\n", o->key, *(const char *const *)at ? *(const char *const *)at : "~");
+        else if (o->type == OPT_FLAG)
+            printf("%s: %s\n", o->key, *(const bool *)at ? "yes" : "no");
         else if (o->type == OPT_INT)
             printf("%s: %d\n", o->key, *(const int *)at);
         else

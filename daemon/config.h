@@ -11,6 +11,9 @@ struct config {
     const char *worker;
     int groups, attempts;
     int64_t silence_ms, stall_ms, hello_ms, upload_max;
+    const char *listen, *join;                   // where clients and groups of other machines come in; NULL: nowhere
+    const char *key, *client_keys, *worker_keys; // files
+    bool plain_tcp;
     const char *file; // --config
     bool help, check;
 };

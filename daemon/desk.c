@@ -11,18 +11,25 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { WATCHERS = 256, TELL_MS = 200, LIST_MOST = 100, SOCKET_MAX = 107 };
+enum { WATCHERS = 256, TELL_MS = 200, LIST_MOST = 100, SOCKET_MAX = 107, MESSAGE_MAX = MSG_BLOB_MAX + (1 << 16) };
+
+// Whom an answer goes to.
+struct asker {
+    struct chan *chan;
+    struct chan_peer peer;
+};
 
 struct watcher {
-    struct chan_peer peer;
+    struct asker asker;
     uint64_t job; // 0: a free place
     bool due;
     int64_t told_ms;
 };
 
 struct desk {
-    struct chan *chan;
-    struct loop_watch *watch;
+    struct loop *loop;
+    struct chan *chan[2]; // in the store's folder; over TCP, or NULL
+    struct loop_watch *watch[2];
     struct msg in, out;
     struct watcher watcher[WATCHERS];
     uint8_t piece[MSG_BLOB_MAX];
@@ -45,22 +52,38 @@ int desk_open(struct desk **out, struct loop *l, const char *folder, struct err 
     struct desk *d = calloc(1, sizeof *d);
     BUG_IF(!d, "no memory for the desk");
     unlink(endpoint + strlen("ipc://")); // a dead daemon's; a living one holds the store
-    rc = chan_bind(&d->chan, endpoint, e);
+    rc = chan_bind_with(&d->chan[0], endpoint, &(struct chan_options){.message_max = MESSAGE_MAX}, e);
     if (rc < 0) {
         free(d);
         return rc;
     }
-    d->watch = loop_watch(l, chan_fd(d->chan));
+    d->loop = l;
+    d->watch[0] = loop_watch(l, chan_fd(d->chan[0]));
     *out = d;
     return 0;
+}
+
+int desk_listen(struct desk *d, const char *endpoint, const struct chan_options *o, struct err *e)
+{
+    int rc = chan_bind_with(&d->chan[1], endpoint, o, e);
+    if (rc < 0) return rc;
+    d->watch[1] = loop_watch(d->loop, chan_fd(d->chan[1]));
+    return 0;
+}
+
+void desk_allow(struct desk *d, const struct chan_friends *allowed)
+{
+    if (d->chan[1]) chan_allow(d->chan[1], allowed);
 }
 
 void desk_close(struct desk **pd)
 {
     struct desk *d = *pd;
     if (!d) return;
-    loop_unwatch(&d->watch);
-    chan_close(&d->chan);
+    for (int i = 0; i < 2; i++) {
+        loop_unwatch(&d->watch[i]);
+        chan_close(&d->chan[i]);
+    }
     free(d);
     *pd = NULL;
 }
@@ -81,27 +104,27 @@ static struct msg *answer(struct desk *d, uint64_t job)
     return &d->out;
 }
 
-static int send_json(struct desk *d, const struct chan_peer *to, uint64_t job, json_t *tree)
+static int send_json(struct desk *d, const struct asker *to, uint64_t job, json_t *tree)
 {
     char *text = json_dumps(tree, JSON_COMPACT | JSON_REAL_PRECISION(6));
     struct msg *m = answer(d, job);
     m->bulk[0] = (struct msg_bulk){text, strlen(text)};
     m->n_bulk = 1;
-    int rc = chan_send(d->chan, to, m, NULL);
+    int rc = chan_send(to->chan, &to->peer, m, NULL);
     free(text);
     json_decref(tree);
     return rc;
 }
 
-static int send_error(struct desk *d, const struct chan_peer *to, uint64_t job, const struct err *why)
+static int send_error(struct desk *d, const struct asker *to, uint64_t job, const struct err *why)
 {
     struct msg *m = answer(d, job);
     m->answer.code = why->code;
     snprintf(m->answer.text, sizeof m->answer.text, "%s", why->text);
-    return chan_send(d->chan, to, m, NULL);
+    return chan_send(to->chan, &to->peer, m, NULL);
 }
 
-static int send_status(struct desk *d, struct service *s, const struct chan_peer *to, uint64_t job, bool *over)
+static int send_status(struct desk *d, struct service *s, const struct asker *to, uint64_t job, bool *over)
 {
     struct err e = {0};
     json_t *tree = NULL;
@@ -112,7 +135,7 @@ static int send_status(struct desk *d, struct service *s, const struct chan_peer
     return send_json(d, to, job, tree);
 }
 
-static int fetch(struct desk *d, struct service *s, const struct chan_peer *to, struct err *e)
+static int fetch(struct desk *d, struct service *s, const struct asker *to, struct err *e)
 {
     int fd = -1;
     uint64_t total, offset = d->in.fetch_offset;
@@ -126,11 +149,11 @@ static int fetch(struct desk *d, struct service *s, const struct chan_peer *to, 
     m->answer.total = total;
     m->bulk[0] = (struct msg_bulk){d->piece, (size_t)n};
     m->n_bulk = 1;
-    chan_send(d->chan, to, m, NULL);
+    chan_send(to->chan, &to->peer, m, NULL);
     return 0;
 }
 
-static int put(struct desk *d, struct service *s, const struct chan_peer *to, struct err *e)
+static int put(struct desk *d, struct service *s, const struct asker *to, struct err *e)
 {
     const struct msg_put *p = &d->in.put;
     struct msg_bulk piece = d->in.n_bulk ? d->in.bulk[0] : (struct msg_bulk){0};
@@ -140,27 +163,28 @@ static int put(struct desk *d, struct service *s, const struct chan_peer *to, st
     struct msg *m = answer(d, 0);
     m->answer.offset = have;
     m->answer.total = p->total;
-    chan_send(d->chan, to, m, NULL);
+    chan_send(to->chan, &to->peer, m, NULL);
     return 0;
 }
 
-static int watch(struct desk *d, const struct chan_peer *from, uint64_t job, struct err *e)
+static int watch(struct desk *d, const struct asker *from, uint64_t job, struct err *e)
 {
     struct watcher *place = NULL;
     for (int i = 0; i < WATCHERS; i++) {
         struct watcher *w = &d->watcher[i];
-        bool same = w->job == job && w->peer.n == from->n && memcmp(w->peer.id, from->id, (size_t)from->n) == 0;
+        bool same = w->job == job && w->asker.chan == from->chan && w->asker.peer.n == from->peer.n &&
+                    memcmp(w->asker.peer.id, from->peer.id, (size_t)from->peer.n) == 0;
         if (same || (w->job == 0 && !place)) place = w;
         if (same) break;
     }
     if (place) {
-        *place = (struct watcher){.peer = *from, .job = job, .due = true};
+        *place = (struct watcher){.asker = *from, .job = job, .due = true};
         return 0;
     }
     return err_set(e, E_BUSY, "%d clients watch already; try again later, or ask for the status", WATCHERS);
 }
 
-static int list(struct desk *d, struct service *s, const struct chan_peer *to, struct err *e)
+static int list(struct desk *d, struct service *s, const struct asker *to, struct err *e)
 {
     json_t *tree = NULL;
     int rc = service_list(s, d->in.job, LIST_MOST, &tree, e);
@@ -168,7 +192,7 @@ static int list(struct desk *d, struct service *s, const struct chan_peer *to, s
     return rc;
 }
 
-static int serve(struct desk *d, struct service *s, const struct chan_peer *from, struct err *e)
+static int serve(struct desk *d, struct service *s, const struct asker *from, struct err *e)
 {
     uint64_t job = d->in.job;
     bool over;
@@ -204,7 +228,7 @@ static void tell_watchers(struct desk *d, struct service *s)
         struct watcher *w = &d->watcher[i];
         bool over = false;
         if (w->job == 0 || !w->due || now - w->told_ms < TELL_MS) continue;
-        int rc = send_status(d, s, &w->peer, w->job, &over);
+        int rc = send_status(d, s, &w->asker, w->job, &over);
         if (rc == E_BUSY) continue;
         w->told_ms = now;
         w->due = false;
@@ -212,16 +236,24 @@ static void tell_watchers(struct desk *d, struct service *s)
     }
 }
 
-void desk_turn(struct desk *d, struct service *s)
+static void hear(struct desk *d, struct service *s, struct chan *chan)
 {
     for (;;) {
-        struct chan_peer from = {0};
+        struct asker from = {.chan = chan};
         struct err e = {0};
-        int rc = chan_recv(d->chan, &d->in, &from, &e);
+        int rc = chan_recv(chan, &d->in, &from.peer, &e);
         if (rc == 0 || rc == E_LOST) break;
         if (rc >= 0) rc = serve(d, s, &from, &e);
-        if (rc < 0 && from.n > 0) send_error(d, &from, d->in.job, &e);
+        if (rc < 0 && from.peer.n > 0) send_error(d, &from, d->in.job, &e);
         if (rc < 0) log_debug("desk.refused", "text=\"%s\"", e.text);
     }
+}
+
+void desk_turn(struct desk *d, struct service *s)
+{
+    for (int i = 0; i < 2; i++)
+        if (d->chan[i]) hear(d, s, d->chan[i]);
     tell_watchers(d, s);
+    for (int i = 0; i < 2; i++) // an answer may have taken the descriptor's edge
+        if (d->chan[i] && chan_ready(d->chan[i])) loop_again(d->loop);
 }

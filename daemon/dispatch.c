@@ -18,12 +18,13 @@
 #include "proto/base/clock.h"
 #include "proto/base/hash.h"
 #include "proto/base/log.h"
+#include "proto/mark.h"
 
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { ATTEMPTS = 4, SEATS_MAX = 64 };
+enum { ATTEMPTS = 4, SETS_KNOWN = 16 };
 
 struct entry {
     struct dispatch *d;
@@ -44,6 +45,14 @@ struct seat {
     struct entry *entry; // whose job it has, or NULL
     struct talk talk;
     bool said_bye;
+    bool guest;            // goes with its group, which came by itself
+    int n_losses;          // groups in a row that were lost here before they had committed a segment
+    int64_t next_start_ms; // no group is started here before
+};
+
+// The mark of a set is read from its files: once for all jobs that ask for it in the same words.
+struct known_set {
+    uint64_t words, set;
 };
 
 struct dispatch {
@@ -51,12 +60,23 @@ struct dispatch {
     struct dispatch_options o;
     struct entry **entry;
     int n_entries;
-    struct seat seat[SEATS_MAX];
+    struct seat **seat; // its own, then guests'
+    int n_seats;
+    struct known_set known[SETS_KNOWN];
+    int n_known;
     struct talk_room *room;
     struct sched_job *waiting; // scratch, [n_entries]
     struct entry **waiter;     // likewise
     bool draining;
 };
+
+static struct seat *seat_add(struct dispatch *d)
+{
+    struct seat *s = calloc(1, sizeof *s);
+    d->seat = realloc(d->seat, ((size_t)d->n_seats + 1) * sizeof(struct seat *));
+    BUG_IF(!s || !d->seat, "no memory for a group");
+    return d->seat[d->n_seats++] = s;
+}
 
 void dispatch_new(struct dispatch **out, struct loop *l, const struct dispatch_options *o)
 {
@@ -65,8 +85,7 @@ void dispatch_new(struct dispatch **out, struct loop *l, const struct dispatch_o
     d->loop = l;
     d->o = *o;
     if (d->o.attempts < 1) d->o.attempts = ATTEMPTS;
-    if (d->o.groups < 1) d->o.groups = 1;
-    if (d->o.groups > SEATS_MAX) d->o.groups = SEATS_MAX;
+    for (int i = 0; i < d->o.groups; i++) seat_add(d);
     talk_room_new(&d->room);
     *out = d;
 }
@@ -75,7 +94,11 @@ void dispatch_free(struct dispatch **pd)
 {
     struct dispatch *d = *pd;
     if (!d) return;
-    for (int i = 0; i < d->o.groups; i++) group_end(&d->seat[i].group);
+    for (int i = 0; i < d->n_seats; i++) {
+        group_end(&d->seat[i]->group);
+        free(d->seat[i]);
+    }
+    free(d->seat);
     for (int i = 0; i < d->n_entries; i++) {
         free(d->entry[i]->picture);
         free(d->entry[i]);
@@ -90,13 +113,20 @@ void dispatch_free(struct dispatch **pd)
 
 // ---- jobs
 
-// What decides which weights a group loads, and how.
-static uint64_t set_of(const struct job *j)
+static uint64_t set_number(const uint8_t mark[MARK_BYTES], int threads)
+{
+    uint64_t set;
+    memcpy(&set, mark, sizeof set);
+    return (set ^ (uint64_t)threads) | 1; // 0 is none
+}
+
+// All words that decide which weights a group loads.
+static uint64_t words_of(const struct job *j)
 {
     const struct spec *s = j->spec;
     struct hash h;
     uint8_t bytes[HASH_BYTES];
-    uint64_t set;
+    uint64_t words;
     const char *const text[] = {j->model->dir, s->dit, s->adapter, s->voice};
     const int number[] = {s->n_speakers, s->dtype, s->threads, (int)s->r.parity, s->n_lora};
     hash_init(&h);
@@ -107,8 +137,38 @@ static uint64_t set_of(const struct job *j)
         hash_update(&h, &s->lora_scale[i], sizeof s->lora_scale[i]);
     }
     hash_final(&h, bytes);
-    memcpy(&set, bytes, sizeof set);
-    return set | 1; // 0 is none
+    memcpy(&words, bytes, sizeof words);
+    return words;
+}
+
+static uint64_t set_of(struct dispatch *d, const struct job *j)
+{
+    const struct spec *s = j->spec;
+    uint64_t words = words_of(j);
+    uint8_t mark[MARK_BYTES];
+    for (int i = 0; i < d->n_known && i < SETS_KNOWN; i++)
+        if (d->known[i].words == words) return d->known[i].set;
+    mark_set(mark, j->model,
+             &(struct mark_set){.dit = s->dit,
+                                .adapter = s->adapter,
+                                .voice = s->voice,
+                                .n_speakers = s->n_speakers,
+                                .bf16 = s->dtype != 0,
+                                .published = s->r.parity == SPEC_PARITY_PUBLISHED,
+                                .lora = s->lora,
+                                .lora_scale = s->lora_scale,
+                                .n_lora = s->n_lora});
+    struct known_set *k = &d->known[d->n_known++ % SETS_KNOWN];
+    *k = (struct known_set){words, set_number(mark, s->threads)};
+    return k->set;
+}
+
+void dispatch_join(struct dispatch *d, struct group *g, const uint8_t set[32])
+{
+    struct seat *s = seat_add(d);
+    s->guest = true;
+    s->group = g;
+    s->set = set_number(set, 0);
 }
 
 void dispatch_add(struct dispatch *d, struct job *j)
@@ -119,7 +179,7 @@ void dispatch_add(struct dispatch *d, struct job *j)
     d->waiting = realloc(d->waiting, n * sizeof *d->waiting);
     d->waiter = realloc(d->waiter, n * sizeof *d->waiter);
     BUG_IF(!en || !d->entry || !d->waiting || !d->waiter, "no memory for a job");
-    *en = (struct entry){.d = d, .job = j, .waiting_since_ms = clock_ms(), .set = set_of(j)};
+    *en = (struct entry){.d = d, .job = j, .waiting_since_ms = clock_ms(), .set = set_of(d, j)};
     d->entry[d->n_entries++] = en;
 }
 
@@ -164,8 +224,8 @@ static bool move(struct dispatch *d, struct job *j, enum job_event event)
 
 static struct seat *seat_of(struct dispatch *d, const struct entry *en)
 {
-    for (int i = 0; i < d->o.groups; i++)
-        if (d->seat[i].entry == en) return &d->seat[i];
+    for (int i = 0; i < d->n_seats; i++)
+        if (d->seat[i]->entry == en) return d->seat[i];
     return NULL;
 }
 
@@ -334,10 +394,13 @@ static void group_lost(struct dispatch *d, struct seat *s, const struct err *why
     struct err e = *why;
     struct entry *en = s->entry;
     bool came_up = group_is_known(s->group);
+    char name[256];
+    snprintf(name, sizeof name, "%s", group_name(s->group));
     group_end(&s->group);
     s->entry = NULL;
+    s->next_start_ms = clock_ms() + sched_pause_ms(++s->n_losses);
     if (!en) {
-        log_warn("group.lost", "text=\"%s\"", e.text);
+        log_warn("group.lost", "group=\"%s\" text=\"%s\"", name, e.text);
         return;
     }
     struct job *j = en->job;
@@ -348,7 +411,7 @@ static void group_lost(struct dispatch *d, struct seat *s, const struct err *why
         move(d, j, JOB_FAIL);
         return;
     }
-    log_warn("group.lost", "job=%llu text=\"%s\"", (unsigned long long)j->id, e.text);
+    log_warn("group.lost", "job=%llu group=\"%s\" text=\"%s\"", (unsigned long long)j->id, name, e.text);
     j->next_start_ms = clock_ms() + sched_pause_ms(j->attempts);
     en->waiting_since_ms = clock_ms();
     move(d, j, JOB_LOSE_GROUP);
@@ -379,8 +442,8 @@ static int gather(struct dispatch *d, enum job_state state)
 
 static bool has_free_seat(const struct dispatch *d)
 {
-    for (int i = 0; i < d->o.groups; i++)
-        if (!d->seat[i].entry) return true;
+    for (int i = 0; i < d->n_seats; i++)
+        if (!d->seat[i]->entry) return true;
     return false;
 }
 
@@ -397,6 +460,7 @@ static void seat_turn(struct dispatch *d, struct seat *s)
     int rc = talk_turn(&s->talk, s->group, d->o.store, d->room, yields || d->draining, &e);
     if (s->talk.changed) changed(d, j);
     s->talk.changed = false;
+    if (j->attempts == 0) s->n_losses = 0;
     if (rc == E_LOST)
         group_lost(d, s, &e);
     else if (rc < 0)
@@ -413,7 +477,8 @@ static void seat_turn(struct dispatch *d, struct seat *s)
 static int group_for(struct dispatch *d, struct seat *s, const struct job *j, struct err *e)
 {
     char log[4200];
-    int number = (int)(s - d->seat) + 1;
+    int number = 1;
+    while (d->seat[number - 1] != s) number++;
     if (number == 1)
         snprintf(log, sizeof log, "%s/worker.log", d->o.folder);
     else
@@ -430,13 +495,28 @@ static int group_for(struct dispatch *d, struct seat *s, const struct job *j, st
     return group_start(&s->group, d->loop, &o, e);
 }
 
+// A guest keeps to what it has loaded.
+static int only_set(struct dispatch *d, int n, uint64_t set)
+{
+    int n_left = 0;
+    for (int i = 0; i < n; i++) {
+        if (d->waiting[i].set != set) continue;
+        d->waiter[n_left] = d->waiter[i];
+        d->waiting[n_left++] = d->waiting[i];
+    }
+    return n_left;
+}
+
 static void seat_fill(struct dispatch *d, struct seat *s)
 {
     struct err e = {0};
-    int n = gather(d, JOB_READY), at = sched_pick(d->waiting, n, s->set, clock_ms());
+    int n = gather(d, JOB_READY);
+    if (s->guest) n = only_set(d, n, s->set);
+    int at = sched_pick(d->waiting, n, s->set, clock_ms());
     if (at < 0) return;
     struct entry *en = d->waiter[at];
     bool fits = s->group && s->set == en->set;
+    if (!fits && clock_ms() < s->next_start_ms) return;
     if (!fits && group_for(d, s, en->job, &e) < 0) {
         fail(d, en, &e);
         return;
@@ -460,19 +540,32 @@ static void prepare_next(struct dispatch *d)
         if (j->priority > heaviest) heaviest = j->priority;
     }
     int n = gather(d, JOB_QUEUED), at = sched_pick(d->waiting, n, 0, clock_ms());
-    if (at < 0 || n_ahead > 4 * d->o.groups) return;
-    if (n_ahead > d->o.groups && !sched_yields(heaviest, &d->waiting[at], 1, clock_ms())) return;
+    if (at < 0 || n_ahead > 4 * (d->n_seats + 1)) return;
+    if (n_ahead > d->n_seats && !sched_yields(heaviest, &d->waiting[at], 1, clock_ms())) return;
     move(d, d->waiter[at]->job, JOB_PREPARE);
     work(d->waiter[at], prepare_work, prepare_done);
+}
+
+// Seats of guests that are lost.
+static void seats_tidy(struct dispatch *d)
+{
+    int n = 0;
+    for (int i = 0; i < d->n_seats; i++)
+        if (d->seat[i]->guest && !d->seat[i]->group)
+            free(d->seat[i]);
+        else
+            d->seat[n++] = d->seat[i];
+    d->n_seats = n;
 }
 
 void dispatch_turn(struct dispatch *d)
 {
     if (!d->draining) prepare_next(d);
-    for (int i = 0; i < d->o.groups; i++)
-        if (d->seat[i].group) seat_turn(d, &d->seat[i]);
-    for (int i = 0; i < d->o.groups && !d->draining; i++)
-        if (!d->seat[i].entry) seat_fill(d, &d->seat[i]);
+    for (int i = 0; i < d->n_seats; i++)
+        if (d->seat[i]->group) seat_turn(d, d->seat[i]);
+    seats_tidy(d);
+    for (int i = 0; i < d->n_seats && !d->draining; i++)
+        if (!d->seat[i]->entry) seat_fill(d, d->seat[i]);
     for (int i = 0; i < d->n_entries; i++) entry_turn(d, d->entry[i]); // what the seats have changed
 }
 
@@ -516,9 +609,9 @@ bool dispatch_drain(struct dispatch *d)
         seat_leave(d, en);
         if (en->job->busy) gone = false;
     }
-    for (int i = 0; i < d->o.groups; i++) {
-        struct seat *s = &d->seat[i];
-        if (!s->group) continue;
+    for (int i = 0; i < d->n_seats; i++) {
+        struct seat *s = d->seat[i];
+        if (!s->group || s->guest) continue; // a guest waits for the next daemon
         talk_hear(s->group, d->room, NULL);
         if (!s->said_bye) talk_bye(s->group, d->room);
         s->said_bye = true;
@@ -530,6 +623,6 @@ bool dispatch_drain(struct dispatch *d)
 void dispatch_groups(const struct dispatch *d, int *n_up, int *n)
 {
     *n_up = 0;
-    *n = d->o.groups;
-    for (int i = 0; i < d->o.groups; i++) *n_up += d->seat[i].group && group_is_up(d->seat[i].group);
+    *n = d->n_seats;
+    for (int i = 0; i < d->n_seats; i++) *n_up += d->seat[i]->group && group_is_up(d->seat[i]->group);
 }

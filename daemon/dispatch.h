@@ -11,12 +11,13 @@
 #include "daemon/store.h"
 
 struct dispatch;
+struct group;
 
 struct dispatch_options {
     const char *self, *worker; // programs
     struct store *store;
     const char *folder;                     // for groups' logs and working files
-    int groups;                             // at most so many at a time; 0: 1
+    int groups;                             // at most so many of its own at a time
     int attempts;                           // groups in a row that a job may lose before it fails; 0: 4
     bool patient;                           // a group that never came up is no loss of the job's
     int64_t hello_ms, silence_ms, stall_ms; // 0: group.h's
@@ -31,6 +32,8 @@ void dispatch_add(struct dispatch *d, struct job *j);
 // Forgets a job that is over and for which no work is under way.
 void dispatch_take(struct dispatch *d, struct job *j);
 void dispatch_turn(struct dispatch *d);
+// A group that came by itself: the dispatcher's from now on. `set`: the mark of what it has loaded (proto/mark.h).
+void dispatch_join(struct dispatch *d, struct group *g, const uint8_t set[32]);
 
 // E_BUSY: its state has no such move.
 int dispatch_cancel(struct dispatch *d, struct job *j, struct err *e);

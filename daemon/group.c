@@ -7,6 +7,7 @@
 // not beside the output.
 #include "daemon/group.h"
 
+#include "daemon/inbox.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/chan.h"
@@ -32,7 +33,30 @@ struct group {
     char bye[256];
     int64_t started_ms, heard_ms, progress_ms, checked_ms;
     uint64_t progress;
+    char name[256];
+    // a guest's
+    bool guest, gone, stuck;
+    struct err flood; // it sends more than it may
+    struct inbox inbox;
+    void (*ended)(void *ctx, struct group *g);
+    void *ctx;
 };
+
+static void times_default(struct group *g)
+{
+    if (!g->o.hello_ms) g->o.hello_ms = HELLO_MS;
+    if (!g->o.silence_ms) g->o.silence_ms = SILENCE_MS;
+    if (!g->o.stall_ms) g->o.stall_ms = STALL_MS;
+    g->started_ms = g->heard_ms = g->progress_ms = g->checked_ms = clock_ms();
+}
+
+static void name_make(struct group *g, const struct msg_hello *h)
+{
+    snprintf(g->name, sizeof g->name, "%s, process %llu on %s, %u rank%s", h->device, (unsigned long long)h->pid,
+             h->host[0] ? h->host : "this machine", h->ranks, h->ranks == 1 ? "" : "s");
+    for (char *c = g->name; *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 127 || *c == '"') *c = ' ';
+}
 
 // ---- starting
 
@@ -110,10 +134,8 @@ int group_start(struct group **out, struct loop *l, const struct group_options *
     struct group *g = calloc(1, sizeof *g);
     BUG_IF(!g, "no memory for a group");
     g->o = *o;
-    if (!g->o.hello_ms) g->o.hello_ms = HELLO_MS;
-    if (!g->o.silence_ms) g->o.silence_ms = SILENCE_MS;
-    if (!g->o.stall_ms) g->o.stall_ms = STALL_MS;
-    g->started_ms = g->heard_ms = g->progress_ms = g->checked_ms = clock_ms();
+    times_default(g);
+    snprintf(g->name, sizeof g->name, "the daemon's own");
     int rc = socket_open(g, l, e);
     if (rc >= 0) rc = process_start(g, l, o, e);
     if (rc < 0) {
@@ -125,10 +147,84 @@ int group_start(struct group **out, struct loop *l, const struct group_options *
     return 0;
 }
 
+// ---- guests
+
+void group_welcome(struct group **out, const struct group_guest *o)
+{
+    struct group *g = calloc(1, sizeof *g);
+    BUG_IF(!g, "no memory for a group");
+    g->o = (struct group_options){.silence_ms = o->silence_ms, .stall_ms = o->stall_ms};
+    g->chan = o->chan;
+    g->peer = *o->peer;
+    g->guest = g->has_peer = true;
+    g->ended = o->ended;
+    g->ctx = o->ctx;
+    times_default(g);
+    name_make(g, o->hello);
+    *out = g;
+}
+
+static void note(struct group *g, const struct msg *m);
+
+int group_bring(struct group *g, const struct msg *m, struct err *e)
+{
+    int rc = inbox_put(&g->inbox, m, e);
+    if (rc < 0)
+        g->flood = *e;
+    else
+        note(g, m);
+    return rc;
+}
+
+// One that hangs is told to end: who started it will start it anew. One that fell silent is told that it is not known
+// any more when it is heard again (fleet.c), and joins anew.
+static void stuck_tell(struct group *g)
+{
+    struct msg *m = calloc(1, sizeof *m); // large
+    BUG_IF(!m, "no memory for a message");
+    m->kind = MSG_FAILED;
+    m->failed.segment = -1;
+    m->failed.code = E_FATAL;
+    snprintf(m->failed.text, sizeof m->failed.text, "the daemon has given this group up, which does not get on");
+    chan_send(g->chan, &g->peer, m, NULL);
+    free(m);
+}
+
+static void guest_end(struct group *g)
+{
+    if (g->stuck) stuck_tell(g);
+    inbox_clear(&g->inbox);
+    g->ended(g->ctx, g);
+    free(g);
+}
+
+static int guest_check(struct group *g, int64_t now, struct err *e)
+{
+    if (g->said_bye) return err_set(e, E_LOST, "the group (%s) left: %s", g->name, g->bye);
+    if (g->gone) return err_set(e, E_LOST, "the group (%s) is gone", g->name);
+    g->stuck = g->flood.code < 0 || now - g->progress_ms > g->o.stall_ms;
+    if (g->flood.code < 0) return err_set(e, E_LOST, "the group (%s) was given up: %s", g->name, g->flood.text);
+    if (now - g->heard_ms > g->o.silence_ms)
+        return err_set(e, E_LOST, "the group (%s) has been silent for %.1f s", g->name,
+                       (double)(now - g->heard_ms) / 1000);
+    if (g->stuck)
+        return err_set(e, E_LOST, "the group (%s) has not got on for %.1f s", g->name,
+                       (double)(now - g->progress_ms) / 1000);
+    return 0;
+}
+
+bool group_is_guest(const struct group *g) { return g->guest; }
+const char *group_name(const struct group *g) { return g->name; }
+
 void group_end(struct group **pg)
 {
     struct group *g = *pg;
     if (!g) return;
+    *pg = NULL;
+    if (g->guest) {
+        guest_end(g);
+        return;
+    }
     loop_child_kill(&g->child);
     loop_unwatch(&g->watch);
     chan_close(&g->chan);
@@ -137,7 +233,6 @@ void group_end(struct group **pg)
         rmdir(g->folder);
     }
     free(g);
-    *pg = NULL;
 }
 
 // ---- hearing
@@ -168,6 +263,7 @@ static bool same_peer(const struct chan_peer *a, const struct chan_peer *b)
 
 int group_recv(struct group *g, struct msg *m)
 {
+    if (g->guest) return inbox_take(&g->inbox, m);
     for (;;) {
         struct chan_peer from;
         struct err e = {0};
@@ -181,6 +277,7 @@ int group_recv(struct group *g, struct msg *m)
         if (!g->has_peer && m->kind == MSG_HELLO) {
             g->peer = from;
             g->has_peer = true;
+            name_make(g, &m->hello);
         }
         if (!g->has_peer || !same_peer(&g->peer, &from)) {
             log_warn("group.stranger", "kind=%s", msg_name(m->kind));
@@ -195,14 +292,18 @@ int group_send(struct group *g, const struct msg *m, struct err *e)
 {
     if (!g->has_peer) return err_set(e, E_BUSY, "the worker has not called yet");
     int rc = chan_send(g->chan, &g->peer, m, e);
+    if (rc == E_LOST && g->guest) g->gone = true;
     return rc == E_LOST ? E_BUSY : rc; // it has closed its end: why, is known when its process has ended
 }
 
 bool group_is_known(const struct group *g) { return g->has_peer; }
 
-bool group_is_up(const struct group *g) { return g->has_peer && !g->said_bye && !loop_child_end(g->child).ended; }
+bool group_is_up(const struct group *g) { return g->has_peer && !g->said_bye && !group_has_ended(g); }
 
-bool group_has_ended(const struct group *g) { return loop_child_end(g->child).ended; }
+bool group_has_ended(const struct group *g)
+{
+    return g->guest ? g->gone || g->said_bye : loop_child_end(g->child).ended;
+}
 
 // ---- burying
 
@@ -250,6 +351,7 @@ int group_check(struct group *g, struct err *e)
         g->heard_ms += away;
         g->progress_ms += away;
     }
+    if (g->guest) return guest_check(g, now, e);
     struct loop_child_end end = loop_child_end(g->child);
     if (end.ended) return tell_end(g, end, e);
     if (!g->has_peer && now - g->started_ms > g->o.hello_ms)

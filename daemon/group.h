@@ -2,6 +2,9 @@
 //
 // Life: group_start (a socket in a private folder, the worker as a session of its own), group_recv and group_send,
 // group_end. Nobody connects to the socket but who may enter the folder, and only the first to say HELLO is heard.
+//
+// A group that came by itself is a guest: it has no process here, its messages are brought (fleet.h), and to end it is
+// to forget it.
 #ifndef DAEMON_GROUP_H
 #define DAEMON_GROUP_H
 
@@ -26,6 +29,20 @@ struct group_options {
 
 // E_FATAL names what cannot be started.
 int group_start(struct group **out, struct loop *l, const struct group_options *o, struct err *e);
+struct chan;
+struct chan_peer;
+struct group_guest {
+    struct chan *chan; // the host's; must outlive the group
+    const struct chan_peer *peer;
+    const struct msg_hello *hello;
+    int64_t silence_ms, stall_ms;              // as above
+    void (*ended)(void *ctx, struct group *g); // from group_end
+    void *ctx;
+};
+void group_welcome(struct group **out, const struct group_guest *o);
+// A message of a guest, copied. E_BUSY: it sends more than it may.
+int group_bring(struct group *g, const struct msg *m, struct err *e);
+
 // Ends the session at once, removes the socket's folder, frees.
 void group_end(struct group **g);
 
@@ -40,5 +57,8 @@ bool group_is_up(const struct group *g);    // it said HELLO and has not gone
 // After all messages are taken: 0, or E_LOST with what became of it: ended, silent, stalled, never called.
 int group_check(struct group *g, struct err *e);
 bool group_has_ended(const struct group *g);
+bool group_is_guest(const struct group *g);
+// For people: what it is and where.
+const char *group_name(const struct group *g);
 
 #endif

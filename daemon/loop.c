@@ -17,6 +17,7 @@ struct loop {
     uv_loop_t uv;
     uv_prepare_t prepare;
     uv_timer_t tick;
+    uv_idle_t again;
     void (*turn)(void *ctx);
     void *ctx;
     int n_work;
@@ -68,6 +69,7 @@ int loop_new(struct loop **out, void (*turn)(void *ctx), void *ctx, struct err *
     l->prepare.data = l;
     uv_prepare_start(&l->prepare, on_prepare);
     uv_timer_init(&l->uv, &l->tick);
+    uv_idle_init(&l->uv, &l->again);
     *out = l;
     return 0;
 }
@@ -77,7 +79,8 @@ static void close_rest(uv_handle_t *h, void *ctx)
 {
     const struct loop *l = ctx;
     if (uv_is_closing(h)) return;
-    bool inside = h == (const uv_handle_t *)&l->prepare || h == (const uv_handle_t *)&l->tick;
+    bool inside = h == (const uv_handle_t *)&l->prepare || h == (const uv_handle_t *)&l->tick ||
+                  h == (const uv_handle_t *)&l->again;
     uv_close(h, inside ? NULL : handle_free);
 }
 
@@ -107,6 +110,11 @@ void loop_stop(struct loop *l) { uv_stop(&l->uv); }
 static void on_tick(uv_timer_t *t) { (void)t; }
 
 void loop_tick(struct loop *l, int ms) { uv_timer_start(&l->tick, on_tick, (uint64_t)ms, (uint64_t)ms); }
+
+static void on_again(uv_idle_t *i) { uv_idle_stop(i); }
+
+// An idle handle keeps the loop from sleeping.
+void loop_again(struct loop *l) { uv_idle_start(&l->again, on_again); }
 
 static void on_readable(uv_poll_t *p, int status, int events) { (void)p, (void)status, (void)events; }
 

@@ -24,6 +24,8 @@ void loop_stop(struct loop *l);
 
 // Wakes the loop (and so `turn`) each `ms`.
 void loop_tick(struct loop *l, int ms);
+// The next turn comes at once.
+void loop_again(struct loop *l);
 // Wakes the loop when the descriptor is readable.
 struct loop_watch *loop_watch(struct loop *l, int fd);
 void loop_unwatch(struct loop_watch **w);

@@ -259,6 +259,8 @@ void service_turn(struct service *s)
     dispatch_turn(s->dispatch);
 }
 
+void service_join(struct service *s, struct group *g, const uint8_t set[32]) { dispatch_join(s->dispatch, g, set); }
+
 bool service_drain(struct service *s, int *n_left)
 {
     *n_left = 0;

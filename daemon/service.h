@@ -27,6 +27,8 @@ struct service_options {
 int service_open(struct service **out, struct loop *l, const struct service_options *o, struct err *e);
 void service_close(struct service **s);
 void service_turn(struct service *s);
+// A group that came by itself: the service's from now on.
+void service_join(struct service *s, struct group *g, const uint8_t set[32]);
 // Nothing new is begun; true when all groups have gone. *n_left: jobs that are not over.
 bool service_drain(struct service *s, int *n_left);
 

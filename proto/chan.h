@@ -7,6 +7,7 @@
 #ifndef PROTO_CHAN_H
 #define PROTO_CHAN_H
 
+#include "proto/chan_keys.h"
 #include "proto/msg.h"
 
 enum { CHAN_PEER_MAX = 64 };
@@ -17,9 +18,26 @@ struct chan_peer {
     int n;
 };
 
-// `endpoint` as ZeroMQ spells it: "ipc:///path/socket". Owner: caller.
+// What a channel beyond this machine needs. With `own` everything is encrypted, and each end knows the other.
+struct chan_options {
+    const struct chan_key *own;
+    const uint8_t *server;              // of the connecting end: the other's public key
+    const struct chan_friends *allowed; // of the binding end: who may connect
+    int64_t message_max;                // bytes of a part; 0: 256 MiB
+};
+
+// `endpoint` as ZeroMQ spells it: "ipc:///path/socket", "tcp://10.0.0.1:7400". Owner: caller.
 int chan_bind(struct chan **out, const char *endpoint, struct err *e);
 int chan_connect(struct chan **out, const char *endpoint, struct err *e);
+int chan_bind_with(struct chan **out, const char *endpoint, const struct chan_options *o, struct err *e);
+int chan_connect_with(struct chan **out, const char *endpoint, const struct chan_options *o, struct err *e);
+// Who may connect from now on.
+void chan_allow(struct chan *c, const struct chan_friends *allowed);
+// What the connecting end has noticed since it last asked: 0: nothing, 1: it is connected, E_LOST: nobody listens there
+// (it goes on trying), E_INPUT: it was refused and always will be: keys that do not fit.
+int chan_trouble(struct chan *c, struct err *e);
+// Something waits to be received, whether or not the descriptor says so.
+bool chan_ready(const struct chan *c);
 void chan_close(struct chan **c);
 // From now on chan_close waits up to `ms` for what was sent to reach the peer (0 at first: it is dropped).
 void chan_linger(struct chan *c, int ms);

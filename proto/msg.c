@@ -158,6 +158,9 @@ static void encode_body(const struct msg *m, Longtake__Message *w, struct bodies
         b->hello.layout = (char *)m->hello.layout;
         b->hello.ranks = m->hello.ranks;
         b->hello.pid = m->hello.pid;
+        b->hello.host = (char *)m->hello.host;
+        b->hello.model = (ProtobufCBinaryData){.len = sizeof m->hello.model, .data = (uint8_t *)m->hello.model};
+        b->hello.set = (ProtobufCBinaryData){.len = sizeof m->hello.set, .data = (uint8_t *)m->hello.set};
         break;
     case MSG_BEAT:
         BODY(beat, BEAT, Beat);
@@ -411,10 +414,20 @@ static int decode_failed(struct msg *m, const Longtake__Failed *f, struct err *e
     return take_text(m->failed.text, sizeof m->failed.text, f->text, "failure text", e);
 }
 
+static int take_mark(uint8_t dst[32], const ProtobufCBinaryData *src, const char *field, struct err *e)
+{
+    if (src->len != 0 && src->len != 32) return err_set(e, E_INPUT, "%s has %zu bytes, not 32", field, src->len);
+    if (src->len) memcpy(dst, src->data, 32);
+    return 0;
+}
+
 static int decode_hello(struct msg *m, const Longtake__Hello *h, struct err *e)
 {
     m->hello.ranks = h->ranks;
     m->hello.pid = h->pid;
+    if (take_text(m->hello.host, sizeof m->hello.host, h->host, "host", e) < 0 ||
+        take_mark(m->hello.model, &h->model, "model", e) < 0 || take_mark(m->hello.set, &h->set, "set", e) < 0)
+        return E_INPUT;
     if (take_text(m->hello.version, sizeof m->hello.version, h->version, "version", e) < 0) return E_INPUT;
     if (take_text(m->hello.layout, sizeof m->hello.layout, h->layout, "layout", e) < 0) return E_INPUT;
     return take_text(m->hello.device, sizeof m->hello.device, h->device, "device", e);

@@ -41,9 +41,10 @@ struct msg_bulk {
 };
 
 struct msg_hello {
-    char version[32], device[96], layout[128];
+    char version[32], device[96], layout[128], host[64];
     uint32_t ranks;
     uint64_t pid;
+    uint8_t model[32], set[32]; // marks (proto/mark.h); zeros: not told
 };
 struct msg_beat {
     uint64_t progress;

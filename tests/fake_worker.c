@@ -13,7 +13,8 @@
 //   arguments
 #include "proto/base/clock.h"
 #include "proto/base/hash.h"
-#include "proto/chan.h"
+#include "proto/chan_call.h"
+#include "proto/mark.h"
 #include "proto/voice_hash.h"
 
 #include <errno.h>
@@ -30,6 +31,7 @@ enum { STRIPES = 16, BEAT_MS = 500, MOST_FRAMES = 4 };
 struct fake {
     struct chan *chan;
     struct msg in, out, open;
+    struct msg_hello hello;
     bool is_open, closed;
     bool left; // the segment under way: the job was cancelled
     float *voice[SPEC_SPEAKERS];
@@ -197,6 +199,24 @@ static void on_run(struct fake *f)
     f->runs[f->n_runs++] = f->in;
 }
 
+static void hello(struct fake *f)
+{
+    struct msg *m = message(f, MSG_HELLO);
+    m->hello = f->hello;
+    send(f);
+}
+
+// The coordinator refuses this worker, or has forgotten it.
+static void on_failed(struct fake *f)
+{
+    fprintf(stderr, "refused: %s\n", f->in.failed.text);
+    if (f->in.failed.code != E_LOST) exit(3);
+    f->left = true;
+    f->n_runs = 0;
+    f->is_open = false;
+    hello(f);
+}
+
 static void take(struct fake *f)
 {
     struct err e = {0};
@@ -224,6 +244,9 @@ static void take(struct fake *f)
             break;
         case MSG_BYE:
             f->closed = true;
+            break;
+        case MSG_FAILED:
+            on_failed(f);
             break;
         default:
             break;
@@ -341,23 +364,38 @@ int main(int argc, char **argv)
 {
     static struct fake f;
     struct err e = {0};
-    const char *endpoint = NULL;
+    struct chan_call call = {0};
+    struct model model;
+    struct mark_set set = {.n_speakers = 1};
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     options_read(&f);
     note(&f, "pid %d\n", (int)getpid());
     for (int i = 1; i < argc; i++) {
         note(&f, "%s%s", argv[i], i + 1 < argc ? " " : "\n");
         if (strcmp(argv[i], "--parent") == 0 && i + 1 < argc && getppid() != atoi(argv[i + 1])) return 2;
-        if (strcmp(argv[i], "--connect") == 0 && i + 1 < argc) endpoint = argv[i + 1];
+        if (strcmp(argv[i], "--plain-tcp") == 0) call.plain_tcp = true;
+        if (i + 1 == argc) break;
+        if (strcmp(argv[i], "--connect") == 0) call.endpoint = argv[i + 1];
+        if (strcmp(argv[i], "--key-file") == 0) call.key_file = argv[i + 1];
+        if (strcmp(argv[i], "--server-key") == 0) call.server_key = argv[i + 1];
+        if (strcmp(argv[i], "--speakers") == 0) set.n_speakers = atoi(argv[i + 1]);
+        if (strcmp(argv[i], "--dtype") == 0) set.bf16 = strcmp(argv[i + 1], "bf16") == 0;
+        if (strcmp(argv[i], "--model") == 0 && model_open(&model, argv[i + 1], &e) == 0) {
+            mark_weights(f.hello.model, &model);
+            mark_set(f.hello.set, &model, &set);
+        }
     }
-    if (!endpoint || chan_connect(&f.chan, endpoint, &e) < 0) return 2;
+    if (!call.endpoint || chan_call(&f.chan, &call, 0, &e) < 0) return 2;
     snprintf(f.stage, sizeof f.stage, "load");
     f.segment = -1;
     if (strcmp(f.trouble, "mute") == 0)
         for (;;) pause();
-    struct msg *m = message(&f, MSG_HELLO);
-    m->hello = (struct msg_hello){.version = "fake", .device = "nothing", .ranks = 1, .pid = (uint64_t)getpid()};
-    send(&f);
+    const char *version = getenv("FAKE_VERSION");
+    snprintf(f.hello.version, sizeof f.hello.version, "%s", version ? version : LONGTAKE_VERSION);
+    snprintf(f.hello.device, sizeof f.hello.device, "nothing");
+    f.hello.ranks = 1;
+    f.hello.pid = (uint64_t)getpid();
+    hello(&f);
     wait_ms(&f, 20);
     if (strcmp(f.trouble, "load") == 0) {
         f.open.job = 0;
@@ -366,7 +404,7 @@ int main(int argc, char **argv)
         return 3;
     }
     if (strcmp(f.trouble, "bye") == 0) {
-        m = message(&f, MSG_BYE);
+        struct msg *m = message(&f, MSG_BYE);
         snprintf(m->bye, sizeof m->bye, "the weights are for another model");
         send(&f);
         wait_ms(&f, 200);

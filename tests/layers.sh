@@ -30,7 +30,7 @@ room() {
 keeper() {
   case $1 in
     dnnl*|oneapi/dnnl/*) echo kernels/cpu/dnnl.c ;;
-    zmq.h) echo proto/chan.c ;;
+    zmq.h) echo proto/chan ;;
     yaml.h) echo proto/yaml.c ;;
     sqlite3.h) echo daemon/store.c ;;
     uv.h) echo daemon/loop.c ;;

@@ -56,12 +56,12 @@ longtake submit --help | grep -q -- --priority || fail "submit --help says nothi
 echo "grups: 3" >bad.yaml
 says "unknown key grups; did you mean groups?" 2 longtake serve --config bad.yaml --model model
 says "unknown flag --grups; did you mean --groups?" 2 longtake serve --grups 2
-says "is not between 1 and 64" 2 longtake serve --groups 0
+says "is not between 0 and 64" 2 longtake serve --groups 65
 # the sample has every key, with its default, and no other
 sed -nE 's/^#?([a-z-]+):.*/\1/p' "$here/deploy/longtake.yaml" | sort >sample
 longtake serve --model model --check | sed -E 's/:.*//' | sort >keys
 cmp -s sample keys || fail "deploy/longtake.yaml and the table differ: $(diff sample keys)"
-for key in groups attempts upload-max; do
+for key in groups attempts upload-max plain-tcp; do
   [ "$(sed -nE "s/^#$key: //p" "$here/deploy/longtake.yaml")" = "$(longtake serve --model model --check | sed -nE "s/^$key: //p")" ] ||
     fail "the sample's $key is not the default"
 done

@@ -64,7 +64,9 @@ static int setup(void **state)
     if (!mkdtemp(b->dir)) return -1;
     snprintf(b->endpoint, sizeof b->endpoint, "ipc://%s/socket", b->dir);
     if (chan_bind(&b->chan, b->endpoint, &e) < 0) return -1;
-    if (link_open(&b->link, b->endpoint, &hello, b->dir, &e) < 0) return -1;
+    if (link_open(&b->link, &(struct link_options){.call.endpoint = b->endpoint, .hello = &hello, .cache_dir = b->dir},
+                  &e) < 0)
+        return -1;
     *state = b;
     return next(b) == MSG_HELLO ? 0 : -1;
 }

@@ -58,6 +58,9 @@ struct link {
     int64_t credit;
     int64_t beaten_ms;
     uint64_t beaten; // progress told last
+    struct msg_hello hello;
+    void (*refused)(const struct err *why);
+    int64_t wait_ms, away_ms; // since then nobody has answered; 0: somebody does
 };
 
 // ---- orders
@@ -109,6 +112,12 @@ static void give_up(struct link *l, const char *why)
     pthread_cond_broadcast(&l->orders_changed);
     pthread_cond_broadcast(&l->queue_changed);
     pthread_mutex_unlock(&l->mutex);
+}
+
+static void refused(struct link *l, const struct err *why)
+{
+    give_up(l, why->text);
+    if (l->refused) l->refused(why);
 }
 
 // ---- the queue out
@@ -291,6 +300,22 @@ static void on_end(struct link *l, bool cancelled)
     give_order(l, o);
 }
 
+// The coordinator refuses this group, or does not know it: it was started anew, or has given the group up meanwhile.
+static void on_refusal(struct link *l, const struct msg_failed *m)
+{
+    struct err e = {0};
+    if (m->code != E_LOST) {
+        err_set(&e, m->code == E_FATAL ? E_LOST : E_INPUT, "%s", m->text);
+        refused(l, &e);
+        return;
+    }
+    struct msg hello = {.kind = MSG_HELLO, .hello = l->hello};
+    if (l->job) on_end(l, true);
+    pthread_mutex_lock(&l->mutex);
+    append(l, outgoing_new(&hello));
+    pthread_mutex_unlock(&l->mutex);
+}
+
 static void on_message(struct link *l, const struct msg *m)
 {
     struct err e = {0};
@@ -321,6 +346,9 @@ static void on_message(struct link *l, const struct msg *m)
         break;
     case MSG_CLOSE:
         on_end(l, false);
+        break;
+    case MSG_FAILED:
+        on_refusal(l, &m->failed);
         break;
     case MSG_BYE:
         give_up(l, m->bye);
@@ -365,6 +393,23 @@ static void beat(struct link *l)
     l->beaten_ms = now;
 }
 
+// Nobody is there, or nobody who wants us.
+static void trouble(struct link *l)
+{
+    struct err e = {0};
+    int rc = chan_trouble(l->chan, &e);
+    int64_t now = clock_ms();
+    if (rc == E_INPUT) refused(l, &e);
+    if (rc == 1) l->away_ms = 0;
+    if (rc == E_LOST && l->away_ms == 0) {
+        l->away_ms = now;
+        log_warn("link.away", "text=\"%s\"", e.text);
+    }
+    if (l->away_ms == 0 || l->wait_ms == 0 || now - l->away_ms < l->wait_ms) return;
+    err_set(&e, E_LOST, "nobody has answered for %lld s", (long long)(now - l->away_ms) / 1000);
+    refused(l, &e);
+}
+
 static bool finished(struct link *l, int64_t *deadline)
 {
     pthread_mutex_lock(&l->mutex);
@@ -381,6 +426,7 @@ static void *link_run(void *ctx)
     int64_t deadline = 0;
     while (!finished(l, &deadline)) {
         receive(l);
+        trouble(l);
         bool waiting = flush(l);
         beat(l);
         receive(l); // a send may have taken the descriptor's edge
@@ -416,20 +462,22 @@ static void link_free(struct link *l)
     free(l);
 }
 
-int link_open(struct link **out, const char *endpoint, const struct msg_hello *hello, const char *cache_dir,
-              struct err *e)
+int link_open(struct link **out, const struct link_options *o, struct err *e)
 {
     struct link *l = calloc(1, sizeof *l);
     if (!l) return err_set(e, E_FATAL, "no memory for the link");
     pthread_mutex_init(&l->mutex, NULL);
     pthread_cond_init(&l->orders_changed, NULL);
     pthread_cond_init(&l->queue_changed, NULL);
-    snprintf(l->cache_dir, sizeof l->cache_dir, "%s", cache_dir);
+    snprintf(l->cache_dir, sizeof l->cache_dir, "%s", o->cache_dir);
     snprintf(l->beat.stage, sizeof l->beat.stage, "load");
     l->beat.segment = -1;
     l->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int rc = l->bell < 0 ? err_set(e, E_FATAL, "no eventfd: %s", strerror(errno)) : chan_connect(&l->chan, endpoint, e);
-    struct msg m = {.kind = MSG_HELLO, .hello = *hello};
+    l->hello = *o->hello;
+    l->wait_ms = o->wait_ms;
+    l->refused = o->refused;
+    int rc = l->bell < 0 ? err_set(e, E_FATAL, "no eventfd: %s", strerror(errno)) : chan_call(&l->chan, &o->call, 0, e);
+    struct msg m = {.kind = MSG_HELLO, .hello = *o->hello};
     if (rc == 0) append(l, outgoing_new(&m));
     if (rc == 0 && pthread_create(&l->thread, NULL, link_run, l) != 0)
         rc = err_set(e, E_FATAL, "no thread for the link");

@@ -6,6 +6,7 @@
 #ifndef WORKER_LINK_H
 #define WORKER_LINK_H
 
+#include "proto/chan_call.h"
 #include "proto/msg.h"
 #include "worker/voice_file.h"
 
@@ -33,9 +34,19 @@ struct order {
 };
 void order_free(struct order **o);
 
-// `cache_dir`: where voices lie. Owner: caller.
-int link_open(struct link **out, const char *endpoint, const struct msg_hello *hello, const char *cache_dir,
-              struct err *e);
+struct link_options {
+    struct chan_call call;
+    const struct msg_hello *hello;
+    const char *cache_dir; // where voices lie
+    int64_t wait_ms;       // for a coordinator that is away; 0: for ever
+    // No order will come any more, and that is no goodbye. E_INPUT: the coordinator refuses this group; E_LOST: nobody
+    // answers, or the coordinator has given the group up. Called on the link's thread; may end the program, whose
+    // renderer may be loading weights or hang.
+    void (*refused)(const struct err *why);
+};
+
+// Owner: caller. A coordinator that is away and comes again is told HELLO anew, and the job that was open is closed.
+int link_open(struct link **out, const struct link_options *o, struct err *e);
 // Tells the end of the program in a BYE, waits (up to 5 s) until everything sent has left.
 void link_close(struct link **l, const char *reason);
 

@@ -1,13 +1,14 @@
 // longtake-worker: one rank of a group.
 //
-//   longtake-worker --connect ENDPOINT --model FOLDER [flags]     serves a coordinator
-//   longtake-worker weights synth|inspect ...                     weights as files
-//   longtake-worker --selftest [--device NAME]                    every op against the reference, on this machine
+//   longtake-worker --connect ENDPOINT --model FOLDER [flags]     serves a coordinator, that has started it or lets it
+//   in longtake-worker weights synth|inspect ...                     weights as files longtake-worker --selftest
+//   [--device NAME]                    every op against the reference, on this machine
 //
 // It says HELLO before the weights are loaded, so that the coordinator sees it alive; what then goes wrong with the
 // weights is told as FAILED (segment -1, job 0) and ends the program. It dies with its parent.
 #include "proto/base/log.h"
 #include "proto/base/opt.h"
+#include "proto/mark.h"
 #include "worker/fault.h"
 #include "worker/selftest.h"
 #include "worker/serve.h"
@@ -20,10 +21,12 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-enum { LORAS_MAX = SPEC_LORAS, EXIT_INPUT = 3 };
+enum { LORAS_MAX = SPEC_LORAS, EXIT_INPUT = 3, EXIT_AGAIN = 75 };
 
 struct flags {
-    const char *connect, *model, *dit, *adapter, *voice, *cache, *table, *device;
+    struct chan_call call;
+    int wait;
+    const char *model, *dit, *adapter, *voice, *cache, *table, *device;
     int speakers, dtype, threads, parity, parent;
     const char *lora[LORAS_MAX];
     double lora_scale[LORAS_MAX];
@@ -56,7 +59,13 @@ static const char *const dtypes[] = {"f32", "bf16", NULL}, *const parities[] = {
 
 #define AT(field) offsetof(struct flags, field)
 static const struct opt rows[] = {
-    {"connect", OPT_TEXT, AT(connect), .value = "ENDPOINT", .help = "the coordinator's socket, as ZeroMQ spells it"},
+    {"connect", OPT_TEXT, AT(call.endpoint), .value = "ENDPOINT",
+     .help = "the coordinator: ipc:///PATH or tcp://HOST:PORT"},
+    {"key-file", OPT_TEXT, AT(call.key_file), .value = "FILE",
+     .help = "this worker's key, from longtake keygen, for tcp://"},
+    {"server-key", OPT_TEXT, AT(call.server_key), .value = "FILE", .help = "the coordinator's .pub file"},
+    {"plain-tcp", OPT_FLAG, AT(call.plain_tcp), .help = "connect without keys: all can be read on the way"},
+    {"wait", OPT_INT, AT(wait), 1, 1e6, .value = "SECONDS", .help = "for a coordinator that is away [for ever]"},
     {"model", OPT_TEXT, AT(model), .value = "FOLDER", .help = "the model folder"},
     {"dit", OPT_TEXT, AT(dit), .value = "PATH", .help = "the diffusion transformer, elsewhere than in the folder"},
     {"adapter", OPT_TEXT, AT(adapter), .value = "PATH", .help = "the audio weights, likewise"},
@@ -106,11 +115,36 @@ static int read_flags(struct flags *f, struct arena *a, int argc, char **argv, s
         return err_set(e, E_INPUT, "--table %s: tables are chosen on the cpu; --device %s has its own", f->table,
                        f->device);
     if (f->selftest) return 0;
-    if (!f->connect) return err_set(e, E_INPUT, "no coordinator; give --connect ENDPOINT");
+    if (!f->call.endpoint) return err_set(e, E_INPUT, "no coordinator; give --connect ENDPOINT");
     if (!f->model) return err_set(e, E_INPUT, "no model; give --model FOLDER");
     if (access(f->cache, W_OK | X_OK) < 0)
         return err_set(e, E_INPUT, "--cache: cannot write into the folder %s", f->cache);
     return 0;
+}
+
+// Nothing of worth is under way: a group that is refused has no job, one that was given up has lost it.
+static void on_refused(const struct err *why)
+{
+    fprintf(stderr, "longtake-worker: %s\n", why->text);
+    _exit(why->code == E_INPUT ? EXIT_INPUT : EXIT_AGAIN);
+}
+
+static void hello_mark(struct msg_hello *h, const struct set_options *o)
+{
+    struct model m;
+    if (gethostname(h->host, sizeof h->host - 1) < 0) h->host[0] = 0;
+    if (model_open(&m, o->model, NULL) < 0) return; // set_open will say why
+    mark_weights(h->model, &m);
+    mark_set(h->set, &m,
+             &(struct mark_set){.dit = o->dit,
+                                .adapter = o->adapter,
+                                .voice = o->voice,
+                                .n_speakers = o->n_speakers,
+                                .bf16 = o->dtype == DT_BF16,
+                                .published = o->published,
+                                .lora = o->lora,
+                                .lora_scale = o->lora_scale,
+                                .n_lora = o->n_lora});
 }
 
 static void tell_failed(struct link *l, const struct err *why)
@@ -138,7 +172,14 @@ static int serve(const struct flags *f, struct dev *d, struct err *e)
                             .lora_scale = f->lora_scale,
                             .n_lora = f->n_lora,
                             .published = f->parity == SPEC_PARITY_PUBLISHED};
-    int rc = link_open(&l, f->connect, &hello, f->cache, e);
+    hello_mark(&hello, &o);
+    int rc = link_open(&l,
+                       &(struct link_options){.call = f->call,
+                                              .hello = &hello,
+                                              .cache_dir = f->cache,
+                                              .wait_ms = (int64_t)f->wait * 1000,
+                                              .refused = on_refused},
+                       e);
     if (rc < 0) return rc;
     rc = set_open(&s, d, &o, e);
     if (rc < 0)

@@ -20,6 +20,8 @@ const struct verb cli_verbs[] = {
     {"pause", cli_pause, "let a job rest; what is made stays"},
     {"resume", cli_resume, "go on with a paused job"},
     {"retry", cli_retry, "go on with a failed or cancelled job from where it stands"},
+    {"keygen", cli_keygen, "make keys for daemon, clients and workers on other machines: longtake keygen -o FILE",
+     true},
     {"weights", cli_weights, "make, check and convert model files", true},
     {"version", cli_version, "print the version"},
     {"help", cli_help, "this list, or the flags of a verb: longtake help render"},

@@ -8,7 +8,7 @@
 #include "daemon/desk.h"
 #include "daemon/inputs.h"
 #include "proto/base/clock.h"
-#include "proto/chan.h"
+#include "proto/chan_call.h"
 #include "proto/json.h"
 
 #include <errno.h>
@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 10000, ASK_AGAIN_MS = 2000, AWAY_MS = 60000 };
+enum { PATIENCE_MS = 10000, NOBODY_MS = 4000, ASK_AGAIN_MS = 2000, AWAY_MS = 60000 };
 
 struct client {
     struct arena arena;
@@ -29,6 +29,7 @@ struct client {
     bool json;
     // flags that are the client's own
     const char *store, *key, *output;
+    struct chan_call call;
     int priority;
     uint64_t id;
     size_t n_notices; // shown
@@ -38,7 +39,11 @@ struct client {
 #define AT(name) offsetof(struct client, name)
 // clang-format off
 static const struct opt rows[] = {
-    {"store", OPT_TEXT, AT(store), 0, 0, NULL, NULL, "DIR", "the daemon's store"},
+    {"store", OPT_TEXT, AT(store), 0, 0, NULL, NULL, "DIR", "the daemon's store, on this machine"},
+    {"connect", OPT_TEXT, AT(call.endpoint), 0, 0, NULL, NULL, "ENDPOINT", "the daemon on another machine: tcp://HOST:PORT ($LONGTAKE_CONNECT)"},
+    {"key-file", OPT_TEXT, AT(call.key_file), 0, 0, NULL, NULL, "FILE", "this client's key, from longtake keygen ($LONGTAKE_KEY_FILE)"},
+    {"server-key", OPT_TEXT, AT(call.server_key), 0, 0, NULL, NULL, "FILE", "the daemon's public key, its .pub file ($LONGTAKE_SERVER_KEY)"},
+    {"plain-tcp", OPT_FLAG, AT(call.plain_tcp), 0, 0, NULL, NULL, NULL, "connect without keys: all can be read on the way"},
     {"key", OPT_TEXT, AT(key), 0, 0, NULL, NULL, "TEXT", "of your choice: submitted twice, it is one job"},
     {"priority", OPT_INT, AT(priority), 0, 100, NULL, NULL, "N", "the higher comes first (50)"},
     {"json", OPT_FLAG, AT(json), 0, 0, NULL, NULL, NULL, "print JSON"},
@@ -59,6 +64,10 @@ static struct msg *message(struct client *c, enum msg_kind kind)
 static int connect_to(struct client *c, struct err *e)
 {
     char folder[4000], endpoint[256];
+    if (!c->call.endpoint && !c->store) c->call.endpoint = getenv("LONGTAKE_CONNECT");
+    if (!c->call.key_file) c->call.key_file = getenv("LONGTAKE_KEY_FILE");
+    if (!c->call.server_key) c->call.server_key = getenv("LONGTAKE_SERVER_KEY");
+    if (c->call.endpoint) return chan_call(&c->chan, &c->call, 2 * MSG_BLOB_MAX, e);
     int rc = c->store ? 0 : config_store(folder, sizeof folder, e);
     if (rc >= 0) rc = desk_endpoint(endpoint, sizeof endpoint, c->store ? c->store : folder, e);
     if (rc < 0) return rc;
@@ -70,13 +79,17 @@ static int connect_to(struct client *c, struct err *e)
 static int answer_wait(struct client *c, int64_t patience_ms, struct err *e)
 {
     int64_t end = clock_ms() + patience_ms;
+    struct err nobody = {0};
     for (;;) {
         int rc = chan_recv(c->chan, &c->in, NULL, e);
         if (rc < 0) return rc;
+        if (rc == 0 && chan_trouble(c->chan, &nobody) == E_INPUT) return err_set(e, E_INPUT, "%s", nobody.text);
         if (rc > 0 && c->in.kind == MSG_ANSWER) {
             const struct msg_answer *a = &c->in.answer;
             return a->code < 0 ? err_set(e, a->code == E_LOST ? E_FATAL : a->code, "%s", a->text) : 0;
         }
+        if (nobody.code && clock_ms() > end - patience_ms + NOBODY_MS)
+            return err_set(e, E_LOST, "%s; is the daemon running there?", nobody.text);
         if (clock_ms() > end) return err_set(e, E_LOST, "the daemon does not answer");
         struct pollfd p = {.fd = chan_fd(c->chan), .events = POLLIN};
         poll(&p, 1, 100);

@@ -210,6 +210,7 @@ static int render(struct run *r)
                                  .worker = r->flags.worker ? r->flags.worker : r->worker,
                                  .store = r->store,
                                  .folder = r->folder,
+                                 .groups = 1,
                                  .attempts = r->flags.attempts,
                                  .hello_ms = r->flags.hello_ms,
                                  .stall_ms = r->flags.stall_ms,

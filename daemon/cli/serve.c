@@ -5,10 +5,13 @@
 #include "daemon/cli/cli.h"
 #include "daemon/config.h"
 #include "daemon/desk.h"
+#include "daemon/doors.h"
+#include "daemon/fleet.h"
 #include "daemon/notify.h"
 #include "daemon/service.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
+#include "proto/mark.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -25,6 +28,8 @@ struct daemon {
     struct loop *loop;
     struct service *service;
     struct desk *desk;
+    struct doors doors;
+    struct fleet *fleet; // or NULL
     int signum;
     int64_t goodbye_ms, watchdog_ms, barked_ms;
     int n_left;
@@ -41,7 +46,9 @@ static void on_turn(void *ctx)
     struct daemon *d = ctx;
     if (!d->service || !d->desk) return;
     desk_turn(d->desk, d->service);
+    bool more = d->fleet && fleet_turn(d->fleet);
     service_turn(d->service);
+    if (more || (d->fleet && fleet_ready(d->fleet))) loop_again(d->loop);
     if (d->watchdog_ms > 0 && clock_ms() - d->barked_ms >= d->watchdog_ms) { // the loop is alive
         notify_say("WATCHDOG=1");
         d->barked_ms = clock_ms();
@@ -49,6 +56,12 @@ static void on_turn(void *ctx)
     if (!d->signum) return;
     bool gone = service_drain(d->service, &d->n_left);
     if (gone || clock_ms() > d->goodbye_ms) loop_stop(d->loop);
+}
+
+static void on_join(void *ctx, struct group *g, const uint8_t set[32])
+{
+    struct daemon *d = ctx;
+    service_join(d->service, g, set);
 }
 
 static void on_stop(void *ctx, int signum)
@@ -69,6 +82,8 @@ static int prepare(struct daemon *d, int argc, char **argv)
     int rc = config_read(&d->config, argc, argv, &e), code = EXIT_USAGE;
     if (rc < 0 || d->config.help) goto out;
     code = EXIT_CONFIG;
+    rc = doors_read(&d->doors, &d->config, &e);
+    if (rc < 0) goto out;
     rc = cli_model(folder, sizeof folder, d->config.model, &e);
     if (rc >= 0) rc = model_open(&d->model, folder, &e);
     if (rc >= 0) rc = model_missing(&d->model, &e);
@@ -80,6 +95,23 @@ static int prepare(struct daemon *d, int argc, char **argv)
 out:
     if (rc < 0) cli_complain(&e);
     return rc < 0 ? code : 0;
+}
+
+static int doors_open(struct daemon *d, struct err *e)
+{
+    uint8_t mark[MARK_BYTES];
+    struct chan_options clients = doors_client_options(&d->doors);
+    struct fleet_options o = {.endpoint = d->doors.join,
+                              .chan = doors_worker_options(&d->doors),
+                              .model = mark,
+                              .silence_ms = d->config.silence_ms,
+                              .stall_ms = d->config.stall_ms,
+                              .joined = on_join,
+                              .ctx = d};
+    int rc = d->doors.listen ? desk_listen(d->desk, d->doors.listen, &clients, e) : 0;
+    if (rc < 0 || !d->doors.join) return rc;
+    mark_weights(mark, &d->model);
+    return fleet_open(&d->fleet, d->loop, &o, e);
 }
 
 static int run(struct daemon *d)
@@ -102,6 +134,7 @@ static int run(struct daemon *d)
     int rc = loop_new(&d->loop, on_turn, d, &e);
     if (rc >= 0) rc = service_open(&d->service, d->loop, &o, &e);
     if (rc >= 0) rc = desk_open(&d->desk, d->loop, d->store, &e);
+    if (rc >= 0) rc = doors_open(d, &e);
     if (rc < 0) {
         cli_complain(&e);
         return EXIT_CONFIG;
@@ -145,6 +178,8 @@ int cli_serve(int argc, char **argv)
         loop_settle(l);
         service_close(&d->service);
     }
+    fleet_close(&d->fleet);
+    doors_free(&d->doors);
     loop_free(&d->loop);
     config_free(&d->config);
     free(d);

@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# Clients and groups from other machines: over TCP, with keys, with wrong keys, without keys; groups that join by themselves, are
+# refused, killed, stopped; a daemon that comes again. "Other machines" are this one over loopback, with folders that share nothing.
+#   doors.sh BIN_DIR
+set -euo pipefail
+bin=$(realpath "$1")
+here=$(cd "$(dirname "$0")/.." && pwd)
+tmp=$(mktemp -d)
+daemon= workers=
+trap 'for p in $daemon $workers; do kill -9 "$p" 2>/dev/null || true; done; rm -rf "$tmp"' EXIT
+cd "$tmp"
+export XDG_DATA_HOME=$tmp/data XDG_RUNTIME_DIR=$tmp FAKE_WORKER=step:20
+checks=0
+port=$((20000 + $$ % 20000))
+door=tcp://127.0.0.1:$port
+join=tcp://127.0.0.1:$((port + 1))
+
+fail() { echo "doors: $*" >&2; tail -5 log >&2; exit 1; }
+ok() { checks=$((checks + 1)); echo "ok $*"; }
+longtake() { timeout 60 "$bin/longtake" "$@"; }
+# says WORDS CODE SECONDS COMMAND...: ends with the code, in time, and a line of its output has the words
+says() {
+  local words=$1 code=$2 most=$3 rc=0 begun=$SECONDS
+  shift 3
+  "$@" >out 2>err || rc=$?
+  [ "$rc" -eq "$code" ] || fail "$*: ends with $rc, not $code: $(cat err)"
+  [ $((SECONDS - begun)) -le "$most" ] || fail "$*: took $((SECONDS - begun)) s"
+  grep -q -- "$words" out err || fail "$*: no '$words' in: $(cat out err)"
+  ok "$words"
+}
+logged() { for _ in $(seq 200); do grep -q -- "$1" log && { ok "logged: $1"; return; }; sleep 0.05; done; fail "no '$1' in the log"; }
+start() {
+  "$bin/longtake" serve --model model "$@" 2>>log &
+  daemon=$!
+  for _ in $(seq 200); do longtake list >/dev/null 2>&1 && return; sleep 0.05; done
+  fail "the daemon does not start"
+}
+stop() { local rc=0; kill -TERM "$daemon"; wait "$daemon" || rc=$?; [ "$rc" -eq "$1" ] || fail "the daemon ends with $rc, not $1"; daemon=; }
+worker() { "$bin/fake_worker" --connect "$join" --model "$model" "$@" 2>>worker.log & workers="$workers $!"; last=$!; }
+submit() { longtake submit --image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav" "$@" | sed -E 's/job ([0-9]+):.*/\1/'; }
+
+. "$here/tests/fake_model.sh"
+fake_model model
+cp -r model copy
+fake_model other
+echo other >other/part
+: >log
+model=copy
+longtake render --model model --worker "$bin/fake_worker" --image "$here/deploy/media/portrait.png" \
+  --audio "$here/deploy/media/voice.wav" -o whole.mp4 2>/dev/null || fail "render fails"
+
+# keys
+for who in daemon laptop stranger node; do longtake keygen -o $who.key --name $who >/dev/null; done
+[ "$(stat -c %a laptop.key)" = 600 ] || fail "the key has mode $(stat -c %a laptop.key)"
+says "is there already" 2 5 longtake keygen -o laptop.key
+says "is no name for a key" 2 5 longtake keygen -o x.key --name "a b"
+cp laptop.key.pub clients
+cp node.key.pub workers
+says "is open to the network and wants keys" 3 5 longtake serve --model model --listen $door
+says "is open to the network and wants keys" 3 5 longtake serve --model model --join $join --key-file daemon.key
+says "is no place to listen" 3 5 longtake serve --model model --listen 127.0.0.1:$port
+says "nothing would ever render" 3 5 longtake serve --model model --groups 0
+cp laptop.key loose.key && chmod 644 loose.key
+says "others may read the secret key" 2 5 longtake list --connect $door --key-file loose.key --server-key daemon.key.pub
+echo nothing >no.key && chmod 600 no.key
+says "is no key file" 2 5 longtake list --connect $door --key-file no.key --server-key daemon.key.pub
+
+# clients over TCP
+start --listen $door --join $join --key-file daemon.key --client-keys clients --worker-keys workers --groups 0
+export LONGTAKE_CONNECT=$door
+says "give --key-file FILE" 2 5 longtake list
+says "wants a key" 2 8 longtake list --plain-tcp
+says "does not know this key" 2 8 longtake list --key-file stranger.key --server-key daemon.key.pub
+says "is not its public key" 2 8 longtake list --key-file laptop.key --server-key stranger.key.pub
+logged "chan.unknown key=$(cut -d' ' -f2 stranger.key.pub)"
+export LONGTAKE_KEY_FILE=laptop.key LONGTAKE_SERVER_KEY=daemon.key.pub
+says "nobody answers at tcp://127.0.0.1:$((port + 7))" 4 15 longtake list --connect tcp://127.0.0.1:$((port + 7))
+job=$(submit)
+[ "$job" = 1 ] || fail "the first job is '$job'"
+longtake pause "$job" | grep -q paused || fail "pause over TCP"
+longtake resume "$job" | grep -q queued || fail "resume over TCP"
+next=$(submit)
+longtake cancel "$next" | grep -q cancelled || fail "cancel over TCP"
+ok "a job was brought over TCP, paused, resumed; another cancelled"
+
+# groups that join, and who may not
+says "give --key-file FILE" 3 5 "$bin/longtake-worker" --connect $join --model model
+longtake weights synth --seed 1 -o real >/dev/null
+says "does not know this key" 3 10 "$bin/longtake-worker" --connect $join --model real --key-file stranger.key --server-key daemon.key.pub
+says "has other weights" 3 20 "$bin/longtake-worker" --connect $join --model real --key-file node.key --server-key daemon.key.pub
+model=other
+worker --key-file node.key --server-key daemon.key.pub
+logged "has other weights"
+wait "$last" && fail "a group with other weights goes on"
+model=copy
+FAKE_VERSION=0.0.9 worker --key-file node.key --server-key daemon.key.pub
+logged "is 0.0.9: install the same on both"
+wait "$last" && fail "a group of another version goes on"
+ok "who is refused ends"
+worker --key-file node.key --server-key daemon.key.pub
+logged "group.joined"
+longtake watch "$job" >watched || fail "job $job: $(cat watched)"
+longtake fetch "$job" -o got.mp4
+cmp -s got.mp4 whole.mp4 || fail "the film that was made over TCP has other bytes"
+ok "a film made and fetched over TCP has the bytes of the undisturbed run"
+kill -9 "$last"
+stop 0
+
+# a daemon that is started anew: the group joins it again, and goes on
+unset LONGTAKE_CONNECT
+start --join "$join" --plain-tcp --groups 0
+worker --plain-tcp
+job=$(submit)
+until longtake status "$job" | grep -qE "segment [2-9]"; do sleep 0.05; done
+kill -9 "$daemon"
+wait "$daemon" 2>/dev/null || true
+start --join "$join" --plain-tcp --groups 0 --silence-ms 1000
+longtake watch "$job" >watched || fail "job $job: $(cat watched)"
+longtake fetch "$job" -o again.mp4
+cmp -s again.mp4 whole.mp4 || fail "other bytes after the daemon was killed"
+ok "a group joins a daemon that comes again"
+
+# a group that falls silent is named, its job goes to another one, and it comes back
+job=$(submit)
+until longtake status "$job" | grep -qE "segment [1-9]"; do sleep 0.05; done
+silent=$last
+kill -STOP "$silent"
+worker --plain-tcp
+longtake watch "$job" >watched || fail "job $job: $(cat watched)"
+longtake fetch "$job" -o silent.mp4
+cmp -s silent.mp4 whole.mp4 || fail "other bytes after a group fell silent"
+logged "group.lost .*process $silent on .*has been silent"
+n=$(grep -c group.joined log)
+kill -CONT "$silent"
+for _ in $(seq 100); do [ "$(grep -c group.joined log)" -gt "$n" ] && break; sleep 0.05; done
+[ "$(grep -c group.joined log)" -gt "$n" ] || fail "a group that woke does not come back"
+ok "a silent group is named and replaced, and joins again when it wakes"
+for p in $workers; do kill -9 "$p" 2>/dev/null || true; done
+
+# one that does not get on is told to end
+stop 0
+start --join "$join" --plain-tcp --groups 0 --stall-ms 1500
+FAKE_WORKER=step:20,stall:2,once:$tmp/stalled worker --plain-tcp
+job=$(submit)
+logged "has not got on for"
+wait "$last" && fail "a group that stalls goes on"
+worker --plain-tcp
+longtake watch "$job" >watched || fail "job $job: $(cat watched)"
+longtake fetch "$job" -o stalled.mp4
+cmp -s stalled.mp4 whole.mp4 || fail "other bytes after a group stalled"
+ok "a stalled group is named, ended and replaced"
+kill -9 "$last"
+stop 0
+echo "doors: $checks checks passed"
