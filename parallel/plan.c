@@ -108,7 +108,7 @@ int plan_check(const struct plan_row *rows, int n, const struct plan_rates *r, s
     return err_set(
         e, E_INPUT,
         "no layout fits: the leanest, %s, needs %.1f GB a rank (weights %.1f, keys %.1f, work %.1f) and %.1f "
-        "GB are there; take more ranks, a smaller size or --dtype bf16",
+        "GB are there; take more ranks or a smaller size, or bf16 instead of f32",
         plan_text(lean, text, sizeof text), (double)lean->memory / 1e9, (double)lean->held / 1e9,
         (double)lean->caches / 1e9, (double)lean->work / 1e9, (double)r->memory / 1e9);
 }

@@ -8,7 +8,9 @@
 //   heads    4 x (U-1)/U          before and after attention, waited for
 //   ring     2 x            each round's flight hides behind a round of attention, as far as it goes
 //   weights  (S-1)/S of a block   hides behind the block before it, once for all branches of a rank
-// A wire without an engine of its own (host memory) hides nothing: the core that would compute copies.
+// What hides still passes through the device's memory and is paid for there, so that of two layouts that look equal the
+// one that moves less wins. A wire without an engine of its own (host memory) hides nothing: the core that would
+// compute copies.
 //
 // The trap: ranks of a group need not be neighbours. A group of c ranks, s apart, has as many peers on a rank's own
 // node as fit there; the others are reached by the slower link, and the two work side by side.
@@ -35,6 +37,9 @@ static double all_to_all(const struct plan_rates *r, int n, int stride, double b
     double t = near ? near * bytes / r->near : 0;
     return far ? most(t, far * bytes / r->far) : t;
 }
+
+// What a transfer behind compute still costs it: the bytes pass through its memory, out and in.
+static double passed(const struct plan_rates *r, double bytes) { return 2 * bytes / r->copy; }
 
 // What one layout is made of, worked out once.
 struct terms {
@@ -72,7 +77,7 @@ static void wire(const struct terms *t, struct plan_row *y)
         double link = node_of(r, (t->ring - 1) * t->heads) == 0 ? r->near : r->far;
         double flight = 2 * x / link,
                round = 4 * (double)t->rows * (double)t->tokens * (double)t->m->dim / t->ring / r->attention;
-        double waits = r->hides ? most(0, flight - round) : flight;
+        double waits = r->hides ? most(0, flight - round) + passed(r, 2 * x) : flight;
         y->ring = (t->ring - 1) * (runs * waits + calls * r->latency);
     }
     double own = (double)t->rows * 4 * (double)t->m->out_dim * 4, whole = own * t->ranks;
@@ -89,9 +94,9 @@ static void weights(const struct terms *t, struct plan_row *y)
     if (s == 1) return;
     double layers = (double)t->m->layers, block = (double)t->m->step_bytes;
     double flight = all_to_all(t->r, s, 1, block / s) + t->r->latency;
-    double busy = (y->linear + y->attention + y->small) / layers;
-    y->weight_bytes = (int64_t)(layers * block * (s - 1) / s);
-    y->weights = layers * (t->r->hides ? most(0, flight - busy) : flight);
+    double busy = (y->linear + y->attention + y->small) / layers, sent = block * (s - 1) / s;
+    y->weight_bytes = (int64_t)(layers * sent);
+    y->weights = layers * (t->r->hides ? most(0, flight - busy) + passed(t->r, sent) : flight);
 }
 
 // Decoding a segment and encoding what it hands on, by bands of the longer side.

@@ -1,8 +1,10 @@
 // longtake-worker: one rank of a group.
 //
-//   longtake-worker --connect ENDPOINT --model FOLDER [flags]     serves a coordinator, that has started it or lets it
-//   in longtake-worker weights synth|inspect ...                     weights as files longtake-worker --selftest
-//   [--device NAME]                    every op against the reference, on this machine
+//   longtake-worker --connect ENDPOINT --model FOLDER [flags]     serves a coordinator that has started it
+//                                                                 or that lets it in
+//   longtake-worker weights synth|inspect ...                     weights as files
+//   longtake-worker plan ...                                      which layout would be the fastest
+//   longtake-worker --selftest [--device NAME]                    every op against the reference, on this machine
 //
 // It says HELLO before the weights are loaded, so that the coordinator sees it alive; what then goes wrong with the
 // weights is told as FAILED (segment -1, job 0) and ends the program. It dies with its parent.
@@ -10,6 +12,7 @@
 #include "proto/base/opt.h"
 #include "proto/mark.h"
 #include "worker/fault.h"
+#include "worker/plan_main.h"
 #include "worker/selftest.h"
 #include "worker/serve.h"
 #include "worker/weights_main.h"
@@ -205,6 +208,7 @@ int main(int argc, char **argv)
 {
     spin_briefly(argv);
     if (argc > 1 && strcmp(argv[1], "weights") == 0) return weights_main(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "plan") == 0) return plan_main(argc - 1, argv + 1);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a sentence

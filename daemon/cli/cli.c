@@ -22,6 +22,7 @@ const struct verb cli_verbs[] = {
     {"retry", cli_retry, "go on with a failed or cancelled job from where it stands"},
     {"keygen", cli_keygen, "make keys for daemon, clients and workers on other machines: longtake keygen -o FILE",
      true},
+    {"plan", cli_plan, "which layout of ranks would be the fastest, and whether it fits: longtake plan -n 4", true},
     {"weights", cli_weights, "make, check and convert model files", true},
     {"version", cli_version, "print the version"},
     {"help", cli_help, "this list, or the flags of a verb: longtake help render"},

@@ -41,6 +41,7 @@ int cli_pause(int argc, char **argv);
 int cli_resume(int argc, char **argv);
 int cli_retry(int argc, char **argv);
 int cli_keygen(int argc, char **argv);
+int cli_plan(int argc, char **argv);
 int cli_weights(int argc, char **argv);
 int cli_version(int argc, char **argv);
 int cli_help(int argc, char **argv);
