@@ -15,6 +15,7 @@
 #include "worker/weights/weights.h"
 #include "worker/weights/zip_out.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -57,6 +58,7 @@ static void refused(const char *path, const char *what, const char *words)
     if (rc != E_INPUT) fail_msg("%s: accepted, or the wrong code %d", what, rc);
     if (!strstr(e.text, path)) fail_msg("%s: does not name the file: %s", what, e.text);
     if (!strstr(e.text, words)) fail_msg("%s: '%s' is not in: %s", what, words, e.text);
+    if (!strchr(e.text, ';')) fail_msg("%s: no way out: %s", what, e.text);
     if (strchr(e.text, '\n')) fail_msg("%s: several lines: %s", what, e.text);
 }
 
@@ -96,6 +98,7 @@ static const struct {
     {"an unknown dtype", "{\"a\":" T("F33", "[1]", 0, 4) "}", 4, "F33"},
     {"a negative axis", "{\"a\":" T("F32", "[-1]", 0, 4) "}", 4, "a"},
     {"an axis that is no whole number", "{\"a\":" T("F32", "[1.0]", 0, 4) "}", 4, "a"},
+    {"an axis with an exponent", "{\"a\":" T("F32", "[1e0]", 0, 4) "}", 4, "a"},
     {"an axis in quotes", "{\"a\":" T("F32", "[\"2\"]", 0, 8) "}", 8, "a"},
     {"nine axes", "{\"a\":" T("F32", "[1,1,1,1,1,1,1,1,1]", 0, 4) "}", 4, "a"},
     {"metadata that is no text", "{\"__metadata__\":{\"a\":1}}", 0, "metadata"},
@@ -125,6 +128,11 @@ static void test_safetensors_lengths(void **state)
     refused(path, "a header of 2^63 bytes", "");
     put(path, longer, sizeof longer);
     refused(path, "a header longer than the file", "");
+    int fd = open(path, O_WRONLY | O_TRUNC); // all of a directory that is one byte too long: a hole, no bytes on disk
+    static const uint8_t too_long[9] = {0x01, 0xe1, 0xf5, 0x05, 0, 0, 0, 0, '{'};
+    assert_true(fd >= 0 && write(fd, too_long, 9) == 9 && ftruncate(fd, 8 + 100000001) == 0);
+    close(fd);
+    refused(path, "a header of 100,000,001 bytes", "");
     enum { DEEP = 100000 };
     char *deep = malloc(2 * DEEP);
     assert_non_null(deep);
@@ -272,6 +280,11 @@ static const struct {
     ROW("a number of 255 bytes", "\x80\x02\x8a\xff\1.", ""),
     ROW("a list inside itself", "\x80\x02}X\1\0\0\0a]q\0h\0as.", ""),
     ROW("a key that climbs", TENSOR("\4\0\0\0../x", INT("\6"), INT("\0"), ONE("\6"), ONE("\1")), "../x"),
+    ROW("a key of 65 characters",
+        TENSOR("\101\0\0\0"
+               "00000000001111111111222222222233333333334444444444555555555566666",
+               INT("\6"), INT("\0"), ONE("\6"), ONE("\1")),
+        "0000000000111"),
     ROW("a key without bytes", TENSOR("\1\0\0\0007", INT("\6"), INT("\0"), ONE("\6"), ONE("\1")), "7"),
     ROW("a storage that promises more", TENSOR(KEY_0, INT("\7"), INT("\0"), ONE("\6"), ONE("\1")), "a"),
     ROW("a view past the storage", TENSOR(KEY_0, INT("\6"), INT("\1"), ONE("\6"), ONE("\1")), "a"),
@@ -344,6 +357,7 @@ static const struct {
     {"a local name that differs", "PK\3\4", 1, 30, 'x', ""},
     {"two members in one place", "PK\1\2", 1, 42, 0, ""},
     {"a member longer than the file", "PK\1\2", 1, 27, 0x7f, ""},
+    {"a 64-bit directory outside the file", "PK\5\6", 0, 16, 0xff, "64-bit"},
 };
 
 static void test_spoilt_zips(void **state)
@@ -354,6 +368,12 @@ static void test_spoilt_zips(void **state)
         uint8_t *bytes = good(&n);
         k = record(bytes, n, spoilt[i].sig, spoilt[i].i) + (size_t)spoilt[i].offset;
         if (strcmp(spoilt[i].what, "two members in one place") == 0) memset(bytes + k, 0, 4);
+        if (strncmp(spoilt[i].what, "a 64-bit", 8) ==
+            0) { // the directory's place is said elsewhere, and that is nowhere
+            uint8_t *locator = bytes + k - 16 - 20;
+            memset(bytes + k, 0xff, 4);
+            memcpy(locator, "PK\6\7\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\x7f\1\0\0\0", 20);
+        }
         bytes[k] = spoilt[i].value;
         put(at("spoilt.pth"), bytes, n);
         free(bytes);
@@ -420,6 +440,7 @@ static void test_not_weights(void **state)
         ROW("a bare pickle", "\x80\x04\x95\0\0\0\0\0\0\0\0}.", "pickle"),
         ROW("a pointer of Git LFS", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"),
         ROW("a web page", "<!DOCTYPE html><html>404</html>", ""),
+        ROW("GGUF", "GGUF\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "GGUF"),
         ROW("an empty zip", "PK\5\6\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "empty"),
         ROW("nothing", "", "empty"),
         ROW("text", "once upon a time there was no weight", ""),

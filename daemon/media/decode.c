@@ -93,7 +93,7 @@ static int input_open(struct decoder *d, struct err *e)
         return err_set(e, E_INPUT,
                        "voice %s is not a sound or video file; give wav, mp3, m4a, flac, ogg, or a video with sound",
                        d->path);
-    if (rc < 0) return err_set(e, E_INPUT, "voice %s is not a readable sound or video file: %s", d->path, why);
+    if (rc < 0) return err_set(e, E_INPUT, "voice %s is not a readable sound or video file: %s; convert it to WAV", d->path, why);
     return track_find(d, e);
 }
 

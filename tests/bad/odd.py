@@ -1,6 +1,7 @@
 """Files that no encoder would write, for bad_input.sh.
 
   odd.py cmyk|poster FILE               a JPEG of four inks; one whose header claims 60000x40000
+  odd.py scans FILE                     a progressive JPEG that ends in its second scan
   odd.py huge|crc FILE                  a PNG whose header claims 30000x30000; one with a broken body
   odd.py turned N IN.jpg FILE           the same JPEG with an EXIF orientation
   odd.py wav RATE CHANNELS BYTES FILE   a WAV whose header claims BYTES of samples and holds 6400
@@ -44,6 +45,18 @@ def crc(path):
     for i in range(len(body) // 4, len(body)):
         body[i] ^= 0x5A
     put(path, png(128, 128, bytes(body)))
+
+
+def scans(path):
+    """Flat grey, progressive: all rows are there after the first scan, and none has its detail."""
+    table = bytes([1] + [0] * 15 + [0])  # one code of one bit, for the value 0
+    out = b"\xff\xd8\xff\xdb" + struct.pack(">HB", 67, 0) + bytes([1] * 64)
+    out += b"\xff\xc2" + struct.pack(">HBHHB", 17, 8, 128, 128, 3) + b"".join(bytes([c, 0x11, 0]) for c in (1, 2, 3))
+    for kind in (0x00, 0x10):
+        out += b"\xff\xc4" + struct.pack(">HB", 20, kind) + table
+    out += b"\xff\xda" + struct.pack(">HB", 12, 3) + b"".join(bytes([c, 0]) for c in (1, 2, 3)) + b"\x00\x00\x00"
+    out += bytes(16 * 16 * 3 // 8)
+    put(path, out + b"\xff\xda" + struct.pack(">HB", 8, 1) + bytes([1, 0]) + b"\x01\x3f\x00" + bytes(4))
 
 
 def cmyk(path):

@@ -2,6 +2,7 @@
 
   tensors.py drop|nan|short|narrow PATTERN FILE...   of every tensor whose name has the pattern: takes it away, fills it
                                                      with no numbers, takes its last row, keeps 16 columns of it
+  tensors.py quanto|fp8 PATTERN FILE...              likewise: stores it as optimum-quanto does, or as 8-bit floats
   tensors.py nan-torch NAME FILE                     fills an entry of a PyTorch file with no numbers
   tensors.py lora KIND DIM FILE                      a LoRA of a model so wide, its first projection: good, nan, dora, lokr,
                                                      ranks, shape, stranger
@@ -50,7 +51,11 @@ def change(verb, pattern, files):
     for path in files:
         if path.endswith(".json"):
             index = json.load(open(path))
-            index["weight_map"] = {k: v for k, v in index["weight_map"].items() if not re.search(pattern, k)}
+            hit = {k: v for k, v in index["weight_map"].items() if re.search(pattern, k)}
+            if verb in ("drop", "quanto"):
+                index["weight_map"] = {k: v for k, v in index["weight_map"].items() if k not in hit}
+            if verb == "quanto":
+                index["weight_map"].update({k + end: v for k, v in hit.items() for end in ("._data", "._scale")})
             replace(path, json.dumps(index).encode())
             continue
         tensors, meta = read(path)
@@ -61,6 +66,12 @@ def change(verb, pattern, files):
                 del tensors[name]
             elif verb == "nan":
                 tensors[name][2] = NAN[dtype] * (len(data) // SIZES[dtype])
+            elif verb == "quanto":
+                del tensors[name]
+                tensors[name + "._data"] = ["I8", shape, data[:len(data) // SIZES[dtype]]]
+                tensors[name + "._scale"] = ["F32", [shape[0], 1], bytes(4 * shape[0])]
+            elif verb == "fp8":
+                tensors[name] = ["F8_E4M3", shape, data[:len(data) // SIZES[dtype]]]
             elif verb == "short":
                 tensors[name] = [dtype, [shape[0] - 1] + shape[1:], data[:len(data) // shape[0] * (shape[0] - 1)]]
             elif verb == "narrow":

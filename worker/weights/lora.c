@@ -428,6 +428,10 @@ int lora_merge(struct weights *w, struct arena *a, const char *path, double scal
     if (rc == 0) {
         m.names = names_new(w);
         rc = merge_all(&m, a, scale, r, e);
+        if (rc == E_INPUT && e && !strpbrk(e->text, ";?")) {
+            size_t n = strlen(e->text);
+            snprintf(e->text + n, sizeof e->text - n, "; choose another LoRA, or fetch it again");
+        }
     }
     names_free(&m.names);
     weights_free(&m.file);

@@ -183,7 +183,9 @@ static int detect(struct weights *w, struct weights_file *f, struct err *e)
     if (f->size >= 4 && memcmp(p, "PK\3\4", 4) == 0) return torchpt_read(w, f, e);
     if (f->size >= 4 && memcmp(p, "PK\5\6", 4) == 0) return err_set(e, E_INPUT, "%s is an empty zip file", f->path);
     if (f->size >= 4 && memcmp(p, "GGUF", 4) == 0)
-        return err_set(e, E_INPUT, "%s is a GGUF file; this build reads safetensors and PyTorch files", f->path);
+        return err_set(e, E_INPUT,
+                       "%s is a GGUF file, which is not read here; fetch the model as safetensors or PyTorch files",
+                       f->path);
     if (f->size >= 15 && p[0] == 0x80 && memcmp(p + 2, legacy, sizeof legacy) == 0)
         return err_set(e, E_INPUT,
                        "%s was saved by PyTorch before 1.6 in its old format; load and save it again with any PyTorch "
@@ -198,7 +200,9 @@ static int detect(struct weights *w, struct weights_file *f, struct err *e)
     uint64_t n = f->size >= 9 ? le_bytes(p, 8) : 0;
     if (n >= 2 && n <= 100000000 && (p[8] == '{' || p[8] == ' ' || p[8] == '\n' || p[8] == '\t' || p[8] == '\r'))
         return safetensors_read(w, f, e);
-    return err_set(e, E_INPUT, "%s is no weights file that is known here (safetensors, PyTorch zip)", f->path);
+    return err_set(e, E_INPUT,
+                   "%s is no weights file that is known here (safetensors, PyTorch zip); copy or fetch it again",
+                   f->path);
 }
 
 static int map_file(struct weights *w, const char *path, struct weights_file **out, struct err *e)
@@ -245,11 +249,21 @@ static int add_path(struct weights *w, const char *path, struct err *e)
     return weights_add_file(w, path, e);
 }
 
+// Most of what is wrong with a file has one way out.
+static int way_out(int rc, struct err *e)
+{
+    if (rc != E_INPUT || !e || strchr(e->text, ';')) return rc;
+    size_t n = strlen(e->text);
+    snprintf(e->text + n, sizeof e->text - n, "; copy or fetch it again");
+    return rc;
+}
+
 int weights_add(struct weights *w, const char *path, struct err *e)
 {
     w->n_sets++;
     int rc = add_path(w, path, e);
-    return rc < 0 ? rc : spelling_settle(w, e);
+    if (rc == 0) rc = spelling_settle(w, e);
+    return way_out(rc, e);
 }
 
 int weights_open(struct weights **out, const char *path, struct err *e)
@@ -298,13 +312,28 @@ const char *weights_file(const struct weights *w, const char *name)
     return path;
 }
 
+// As optimum-quanto stores a weight: under names of its parts.
+static bool is_quantised(const struct weights *w, const char *name)
+{
+    char part[4200];
+    snprintf(part, sizeof part, "%s._data", name);
+    return find(w, part) != NULL;
+}
+
 int weights_get(const struct weights *w, const char *name, tensor *out, struct err *e)
 {
     const struct record *r = find(w, name);
-    if (!r) return err_set(e, E_INPUT, "%s lacks the tensor %s", weights_file(w, name), name);
+    const char *file = weights_file(w, name);
+    if (!r && is_quantised(w, name))
+        return err_set(e, E_INPUT, "%s: %s is quantised, which is not read here; fetch the bf16 or f32 weights", file,
+                       name);
+    if (!r)
+        return err_set(e, E_INPUT,
+                       "%s lacks the tensor %s; it is damaged or of another model: copy or fetch the right one", file,
+                       name);
     if (r->t.dtype == DT_NONE)
-        return err_set(e, E_INPUT, "%s: %s is stored as %s, which is not read here", weights_file(w, name), name,
-                       r->dtype_name);
+        return err_set(e, E_INPUT, "%s: %s is stored as %s, which is not read here; fetch the bf16 or f32 weights",
+                       file, name, r->dtype_name);
     *out = r->t;
     return 0;
 }
@@ -339,7 +368,10 @@ static int wrong_shape(const struct weights *w, const char *name, tensor t, int 
     char have[96], want[96];
     tensor_text(t, have, sizeof have);
     tensor_text(tensor_of(NULL, t.dtype, n, shape), want, sizeof want);
-    return err_set(e, E_INPUT, "%s: %s is %s where %s belongs", weights_file(w, name), name, have, want);
+    return err_set(
+        e, E_INPUT,
+        "%s: %s is %s where %s belongs; the file is damaged or of another model: copy or fetch the right one",
+        weights_file(w, name), name, have, want);
 }
 
 int weights_load(const struct weights *w, struct dev_arena *a, tensor *out, enum dtype t, const char *name, int n,
