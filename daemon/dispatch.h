@@ -28,8 +28,11 @@ struct dispatch_options {
 
 void dispatch_new(struct dispatch **out, struct loop *l, const struct dispatch_options *o);
 void dispatch_free(struct dispatch **d);
+// A job in any state but running. Queued ones are begun at once: dispatch_wants says whether one of `priority` should
+// be brought, so that some are read ahead of the groups and an urgent one is read at once.
 void dispatch_add(struct dispatch *d, struct job *j);
-// Forgets a job that is over and for which no work is under way.
+bool dispatch_wants(const struct dispatch *d, int priority);
+// Forgets a job that is over or paused, and for which no work is under way.
 void dispatch_take(struct dispatch *d, struct job *j);
 void dispatch_turn(struct dispatch *d);
 // A group that came by itself: the dispatcher's from now on. `set`: the mark of what it has loaded (proto/mark.h).
@@ -39,7 +42,6 @@ void dispatch_join(struct dispatch *d, struct group *g, const uint8_t set[32]);
 int dispatch_cancel(struct dispatch *d, struct job *j, struct err *e);
 int dispatch_pause(struct dispatch *d, struct job *j, struct err *e);
 int dispatch_resume(struct dispatch *d, struct job *j, struct err *e); // a paused one
-int dispatch_retry(struct dispatch *d, struct job *j, struct err *e); // a failed or cancelled one, from where it stands
 
 // From now on nothing is begun and groups are told goodbye; what is committed stays. True when all have gone and no
 // work is under way.

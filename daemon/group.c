@@ -30,6 +30,7 @@ struct group {
     char folder[FOLDER_MAX + 32], socket[FOLDER_MAX + 64], log[4200];
     struct chan_peer peer;
     bool has_peer, said_bye;
+    char layout[128];
     char bye[256];
     int64_t started_ms, heard_ms, progress_ms, checked_ms;
     uint64_t progress;
@@ -256,6 +257,12 @@ static void note(struct group *g, const struct msg *m)
     }
 }
 
+bool group_woke(struct group *g)
+{
+    bool ended = loop_child_end(g->child).ended;
+    return loop_woke(g->watch) || ended;
+}
+
 static bool same_peer(const struct chan_peer *a, const struct chan_peer *b)
 {
     return a->n == b->n && memcmp(a->id, b->id, (size_t)a->n) == 0;
@@ -278,6 +285,7 @@ int group_recv(struct group *g, struct msg *m)
             g->peer = from;
             g->has_peer = true;
             name_make(g, &m->hello);
+            snprintf(g->layout, sizeof g->layout, "%s", m->hello.layout);
         }
         if (!g->has_peer || !same_peer(&g->peer, &from)) {
             log_warn("group.stranger", "kind=%s", msg_name(m->kind));
@@ -299,6 +307,8 @@ int group_send(struct group *g, const struct msg *m, struct err *e)
 bool group_is_known(const struct group *g) { return g->has_peer; }
 
 bool group_is_up(const struct group *g) { return g->has_peer && !g->said_bye && !group_has_ended(g); }
+
+const char *group_layout(const struct group *g) { return g->layout; }
 
 bool group_has_ended(const struct group *g)
 {

@@ -46,6 +46,8 @@ int group_bring(struct group *g, const struct msg *m, struct err *e);
 // Ends the session at once, removes the socket's folder, frees.
 void group_end(struct group **g);
 
+// Something may have come since the last time this was asked.
+bool group_woke(struct group *g);
 // The next message of the group: 1, 0 when there is none. HELLO, BEAT and BYE are also kept here; what does not parse
 // is logged and passed over. *m is valid until the next call.
 int group_recv(struct group *g, struct msg *m);
@@ -56,6 +58,7 @@ bool group_is_known(const struct group *g); // it said HELLO
 bool group_is_up(const struct group *g);    // it said HELLO and has not gone
 // After all messages are taken: 0, or E_LOST with what became of it: ended, silent, stalled, never called.
 int group_check(struct group *g, struct err *e);
+const char *group_layout(const struct group *g); // its layout class, once it is known
 bool group_has_ended(const struct group *g);
 bool group_is_guest(const struct group *g);
 // For people: what it is and where.

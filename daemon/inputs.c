@@ -112,6 +112,7 @@ int inputs_name(json_t **out, const struct spec *s, const struct model *m, struc
     static const char *const media[] = {"image", "video", "audio", "audio2", "mask1", "mask2"}, *const aside[] = {
                                                                                                     "output",
                                                                                                     "overwrite",
+                                                                                                    "relax-layout",
                                                                                                     "model"};
     static const char *const word[] = {"picture", "video", "voice", "voice", "mask", "mask"};
     json_t *tree = spec_write(s);

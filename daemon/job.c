@@ -51,14 +51,7 @@ bool job_move(struct job *j, enum job_event event)
 
 void job_init(struct job *j, uint64_t id, struct spec *spec, const struct model *model, const char *folder)
 {
-    *j = (struct job){.id = id,
-                      .spec = spec,
-                      .model = model,
-                      .picture_of = -1,
-                      .picture_wanted = -1,
-                      .stage_segment = -1,
-                      .tail = {{.segment = -1}, {.segment = -1}},
-                      .begun_ms = clock_ms()};
+    *j = (struct job){.id = id, .spec = spec, .model = model, .stage_segment = -1, .begun_ms = clock_ms()};
     snprintf(j->folder, sizeof j->folder, "%s", folder);
 }
 
@@ -69,34 +62,132 @@ int job_load(struct job *j, struct store *s, struct err *e)
     BUG_IF(rc == 0, "job %llu is not in the store", (unsigned long long)j->id);
     if (rc < 0) return rc;
     j->committed = row.segments;
-    j->frames = row.frames;
-    j->bytes = row.media_bytes;
+    j->film_segments = row.film_segments;
+    j->film_frames = row.film_frames;
+    j->film_bytes = row.film_bytes;
     j->n_frames = row.n_frames;
     j->n_segments = row.n_segments;
-    for (int64_t k = 0; k < j->committed; k++) {
-        struct store_segment g;
-        rc = store_segment(s, j->id, k, &g, e);
-        if (rc < 0) return rc;
-        if (rc == 0)
-            return err_set(e, E_FATAL, "the store is damaged: it lacks segment %lld of job %llu", (long long)k,
-                           (unsigned long long)j->id);
+    j->mixed = row.mixed;
+    snprintf(j->layout, sizeof j->layout, "%s", row.layout ? row.layout : "");
+    return 0;
+}
+
+// ---- spans
+
+static void spans_free(struct job *j)
+{
+    for (int i = 0; i < j->n_spans; i++) span_release(&j->span[i]);
+    free(j->span);
+    j->span = NULL;
+    j->n_spans = j->n_taken = 0;
+}
+
+static void spans_make(struct job *j)
+{
+    const struct reel_info *r = reel_info(j->reel);
+    spans_free(j);
+    j->span = calloc((size_t)r->n_spans, sizeof *j->span);
+    BUG_IF(!j->span, "no memory for %d spans", r->n_spans);
+    j->n_spans = r->n_spans;
+    int64_t first = 0;
+    for (int i = 0; i < r->n_spans; i++) {
+        int64_t end = reel_span_end(j->reel, i);
+        span_init(&j->span[i], i, first, end);
+        first = end;
+    }
+}
+
+struct span *job_span_of(const struct job *j, int64_t segment)
+{
+    int low = 0, high = j->n_spans - 1;
+    while (low < high) {
+        int mid = (low + high) / 2;
+        if (segment < j->span[mid].end)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    return &j->span[low];
+}
+
+static int damaged(const struct job *j, int64_t segment, struct err *e)
+{
+    return err_set(e, E_FATAL, "the store is damaged: job %llu has its segment %lld out of order",
+                   (unsigned long long)j->id, (long long)segment);
+}
+
+static int segments_load(struct job *j, struct store *s, struct err *e)
+{
+    struct store_segment g;
+    int rc;
+    int64_t n = 0;
+    j->condition_ms = j->denoise_ms = j->decode_ms = j->tail_ms = 0;
+    for (int64_t k = 0; (rc = store_segment(s, j->id, k, &g, e)) == 1; k = g.number + 1, n++) {
+        if (g.number >= j->n_segments) return damaged(j, g.number, e);
+        struct span *span = job_span_of(j, g.number);
+        if (g.number != span->committed) return damaged(j, g.number, e);
+        span->committed++;
         j->condition_ms += g.condition_ms;
         j->denoise_ms += g.denoise_ms;
         j->decode_ms += g.decode_ms;
         j->tail_ms += g.tail_ms;
         if (g.drift > j->drift) j->drift = g.drift;
-        if (g.n_tail > 0) job_tail_keep(j, k, g.tail, g.n_tail);
+        if (g.n_tail > 0) span_tail_keep(span, g.number, g.tail, g.n_tail);
     }
-    return 0;
+    return rc < 0 ? rc : n == j->committed ? 0 : damaged(j, n, e);
+}
+
+int job_plan(struct job *j, struct store *s, struct err *e)
+{
+    const struct reel_info *i = reel_info(j->reel);
+    int rc = 0;
+    if (j->n_segments == 0) {
+        struct store_plan p = {.n_frames = i->n_frames, .n_segments = i->n_segments, .n_cuts = i->n_spans - 1};
+        p.cut = reel_cuts(j->reel);
+        rc = store_plan(s, j->id, &p, e);
+        j->n_frames = i->n_frames;
+        j->n_segments = i->n_segments;
+    } else if (j->n_frames != i->n_frames || j->n_segments != i->n_segments)
+        rc =
+            err_set(e, E_INPUT, "the inputs give %lld frames in %lld segments now, and gave %lld in %lld when it began",
+                    (long long)i->n_frames, (long long)i->n_segments, (long long)j->n_frames, (long long)j->n_segments);
+    if (rc < 0) return rc;
+    spans_make(j);
+    return segments_load(j, s, e);
+}
+
+struct span *job_span_next(const struct job *j)
+{
+    struct span *best = NULL;
+    if (j->n_spans == 0) return NULL;
+    if (j->film_segments < j->n_segments) {
+        struct span *awaited = job_span_of(j, j->film_segments);
+        if (span_is_ready(awaited)) return awaited;
+    }
+    for (int i = 0; i < j->n_spans; i++) {
+        struct span *s = &j->span[i];
+        if (span_is_ready(s) && (!best || s->end - s->committed > best->end - best->committed)) best = s;
+    }
+    return best;
+}
+
+bool job_feeds_film(const struct job *j)
+{
+    return j->n_spans > 0 && j->film_segments < j->n_segments &&
+           job_span_of(j, j->film_segments)->committed > j->film_segments;
+}
+
+bool job_settles(const struct job *j)
+{
+    bool rests = job_is_over(j) || j->state == JOB_PAUSED;
+    return j->n_busy > 0 || (rests && j->reel && !j->film_failed && job_feeds_film(j));
 }
 
 bool job_let_go(struct job *j)
 {
     bool kept = j->reel && reel_abandon(j->reel);
     reel_close(&j->reel);
-    free(j->picture);
-    j->picture = NULL;
-    j->picture_of = j->picture_wanted = -1;
+    spans_free(j);
     j->stage[0] = 0;
     j->stage_segment = -1;
     j->step = j->n_steps = 0;
@@ -105,9 +196,8 @@ bool job_let_go(struct job *j)
 
 void job_release(struct job *j)
 {
-    BUG_IF(j->busy, "job %llu is released while work goes on for it", (unsigned long long)j->id);
-    for (int i = 0; i < 2; i++) free(j->tail[i].bytes);
-    free(j->picture);
+    BUG_IF(j->n_busy > 0, "job %llu is released while work goes on for it", (unsigned long long)j->id);
+    spans_free(j);
     free(j->notices);
     reel_close(&j->reel);
     memset(j, 0, sizeof *j);
@@ -146,41 +236,24 @@ int job_note(struct job *j, struct store *s, const char *text, struct err *e)
     return has_event(s, j->id, event, e) ? 0 : store_event(s, j->id, event, e);
 }
 
-void job_tail_keep(struct job *j, int64_t segment, const void *bytes, size_t n)
+void job_beat(struct job *j, struct span *span, const char *stage, int64_t segment, uint32_t step, uint32_t n_steps)
 {
-    struct job_tail *t = &j->tail[segment % 2];
-    free(t->bytes);
-    *t = (struct job_tail){.segment = segment, .bytes = malloc(n), .n = n};
-    BUG_IF(!t->bytes, "no memory for a tail of %zu bytes", n);
-    memcpy(t->bytes, bytes, n);
-}
-
-const struct job_tail *job_tail_of(const struct job *j, int64_t segment)
-{
-    if (segment < 0) return NULL;
-    const struct job_tail *t = &j->tail[segment % 2];
-    return t->segment == segment ? t : NULL;
-}
-
-void job_beat(struct job *j, const char *stage, int64_t segment, uint32_t step, uint32_t n_steps)
-{
-    if (segment < -1 || (j->reel && segment >= reel_info(j->reel)->n_segments)) return;
+    if (segment < -1 || (j->reel && segment >= j->n_segments)) return;
     snprintf(j->stage, sizeof j->stage, "%s", stage);
     for (char *c = j->stage; *c; c++)
         if ((unsigned char)*c <= ' ' || *c == 127) *c = '-'; // it goes to terminals
     j->stage_segment = segment;
     j->step = step;
     j->n_steps = n_steps;
-    if (!j->reel || segment < 0) return;
-    double units = j->spec->r.steps + 1, done = 0;
+    if (!j->reel || !span || segment < span->first) return;
+    double units = j->spec->r.steps + 1, done = 0, sum = (double)j->committed * units;
     if (strcmp(stage, "denoise") == 0) done = step < units ? step : units - 1;
     if (strcmp(stage, "decode") == 0) done = units - 1 + (n_steps ? 0.9 * step / n_steps : 0);
-    if (strcmp(stage, "done") == 0) done = units;
-    int64_t n = reel_info(j->reel)->n_segments;
-    double percent = 100 * ((double)segment * units + done) / ((double)n * units);
-    // a segment's first steps may be told while frames of the one before are still on their way
-    double most = 100 * (double)(j->committed + 1) / (double)n;
-    if (percent > most) percent = most;
+    span->units = (double)(segment - span->committed) * units + done;
+    if (span->units < 0) span->units = 0;
+    if (span->units > units) span->units = units; // steps of the next one while frames of this one are on their way
+    for (int i = 0; i < j->n_spans; i++) sum += j->span[i].units;
+    double percent = 100 * sum / ((double)j->n_segments * units);
     if (percent > j->percent && percent <= 100) j->percent = percent;
     if (j->stepped_ms == 0 && strcmp(stage, "denoise") == 0) {
         j->stepped_ms = clock_ms();

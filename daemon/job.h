@@ -3,6 +3,7 @@
 #define DAEMON_JOB_H
 
 #include "daemon/reel.h"
+#include "daemon/span.h"
 #include "daemon/store.h"
 #include "proto/spec.h"
 
@@ -33,33 +34,30 @@ enum job_event {
     JOB_EVENTS,
 };
 
-struct job_tail {
-    int64_t segment; // -1: none
-    void *bytes;
-    size_t n;
-};
-
 struct job {
     uint64_t id;
     enum job_state state;
     int priority;
-    struct spec *spec;            // the caller's
-    const struct model *model;    // likewise
-    char folder[4096];            // for its film and other files
-    struct reel *reel;            // from READY on
-    struct err why;               // of FAILED
-    bool bad_model;               // why: its weights cannot be loaded
-    bool busy;                    // work is under way for it on another thread
-    int attempts;                 // groups that were lost since the last committed segment
-    int64_t next_start_ms;        // no group is started for it before
-    int64_t committed;            // segments that are in the film, on disk
-    int64_t frames, bytes;        // of the film, with them
-    int64_t n_frames, n_segments; // planned, 0: not yet
-    struct job_tail tail[2];      // of segment i in tail[i % 2]: of the last committed one and of the one under way
-    uint8_t *picture;             // the reference picture of segment `picture_of`
-    int64_t picture_of;           // -1: none
-    int64_t picture_wanted;       // by its group
-    // what its group said last
+    struct spec *spec;                              // the caller's
+    const struct model *model;                      // likewise
+    char folder[4096];                              // for its film and other files
+    struct reel *reel;                              // from READY on
+    struct err why;                                 // of FAILED
+    bool bad_model;                                 // why: its weights cannot be loaded
+    int n_busy;                                     // pieces of work under way for it on other threads
+    bool picture_busy, film_busy;                   // of which kind
+    bool film_failed;                               // nothing goes into it any more
+    int attempts;                                   // groups that were lost since the last committed segment
+    int64_t next_start_ms;                          // no group takes it before
+    int64_t n_frames, n_segments;                   // planned; 0: not yet
+    int64_t committed;                              // segments that are kept, in whatever span
+    int64_t film_segments, film_frames, film_bytes; // so much of them is in the film, on disk
+    char layout[128];                               // class of the groups that made it; "": none yet
+    bool mixed;                                     // another class made some of it
+    bool misplaced;                                 // a group was there for it, of another class
+    struct span *span;
+    int n_spans, n_taken; // that groups have
+    // what a group of its said last
     char stage[32];
     int64_t stage_segment;
     uint32_t step, n_steps;
@@ -79,8 +77,19 @@ const char *job_state_name(enum job_state s);
 bool job_is_over(const struct job *j);
 
 void job_init(struct job *j, uint64_t id, struct spec *spec, const struct model *model, const char *folder);
-// What the store knows of it: where it stands, and the tail to go on from.
+// What the store knows of it: where it stands.
 int job_load(struct job *j, struct store *s, struct err *e);
+// Its spans, by the plan that its open reel has: the store's, or, where there is none, kept there now. Then what is
+// committed of them. E_INPUT: the media give another plan than they did.
+int job_plan(struct job *j, struct store *s, struct err *e);
+// The span that a group should take now, or NULL: the first one that the film waits for, else the longest.
+struct span *job_span_next(const struct job *j);
+// The span of a segment.
+struct span *job_span_of(const struct job *j, int64_t segment);
+// Its next segment can go into the film.
+bool job_feeds_film(const struct job *j);
+// It is over or paused, and what is kept of it still goes into its film, so that it plays.
+bool job_settles(const struct job *j);
 // Lets its media and its film go, for a job that holds no group and has no work under way. True: a film stays.
 bool job_let_go(struct job *j);
 // Frees what it holds; the film must be finished or abandoned.
@@ -89,12 +98,8 @@ void job_release(struct job *j);
 // A sentence for whoever asked for the job: kept here and with the store's events, once.
 int job_note(struct job *j, struct store *s, const char *text, struct err *e);
 
-// Keeps a copy of a segment's tail.
-void job_tail_keep(struct job *j, int64_t segment, const void *bytes, size_t n);
-// The tail of `segment`, or NULL.
-const struct job_tail *job_tail_of(const struct job *j, int64_t segment);
 // What a beat says; counts percent, never beyond the segment whose frames are awaited.
-void job_beat(struct job *j, const char *stage, int64_t segment, uint32_t step, uint32_t n_steps);
+void job_beat(struct job *j, struct span *span, const char *stage, int64_t segment, uint32_t step, uint32_t n_steps);
 // Seconds left, -1: nobody knows yet.
 double job_seconds_left(const struct job *j);
 

@@ -13,6 +13,8 @@
 #include <unistd.h>
 #include <uv.h>
 
+#define THREADS "16"
+
 struct loop {
     uv_loop_t uv;
     uv_prepare_t prepare;
@@ -25,6 +27,7 @@ struct loop {
 
 struct loop_watch {
     uv_poll_t poll;
+    bool woke;
 };
 
 struct loop_child {
@@ -58,6 +61,7 @@ int loop_new(struct loop **out, void (*turn)(void *ctx), void *ctx, struct err *
 {
     struct loop *l = calloc(1, sizeof *l);
     BUG_IF(!l, "no memory for a loop");
+    setenv("UV_THREADPOOL_SIZE", THREADS, 0); // libuv has 4: media, encoders and films would wait for each other
     int rc = uv_loop_init(&l->uv);
     if (rc < 0) {
         free(l);
@@ -116,7 +120,18 @@ static void on_again(uv_idle_t *i) { uv_idle_stop(i); }
 // An idle handle keeps the loop from sleeping.
 void loop_again(struct loop *l) { uv_idle_start(&l->again, on_again); }
 
-static void on_readable(uv_poll_t *p, int status, int events) { (void)p, (void)status, (void)events; }
+static void on_readable(uv_poll_t *p, int status, int events)
+{
+    (void)status, (void)events;
+    ((struct loop_watch *)p)->woke = true;
+}
+
+bool loop_woke(struct loop_watch *w)
+{
+    bool woke = w->woke;
+    w->woke = false;
+    return woke;
+}
 
 struct loop_watch *loop_watch(struct loop *l, int fd)
 {

@@ -28,6 +28,8 @@ void loop_tick(struct loop *l, int ms);
 void loop_again(struct loop *l);
 // Wakes the loop when the descriptor is readable.
 struct loop_watch *loop_watch(struct loop *l, int fd);
+// Whether it was since the last time this was asked.
+bool loop_woke(struct loop_watch *w);
 void loop_unwatch(struct loop_watch **w);
 void loop_signal(struct loop *l, int signum, void (*on)(void *ctx, int signum), void *ctx);
 

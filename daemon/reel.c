@@ -1,8 +1,8 @@
 // From a spec to media: the source decides the size, the voice decides the length, and what cannot be is refused before
 // any weight is read.
 //
-// Order matters for whoever waits: first the picture (fast), then the voice (decoded whole), then the masks, then the
-// film.
+// Order matters for whoever waits: first the picture (fast), then the voice (decoded whole), then where spans begin (a
+// video is looked through for that), then the masks, then the film.
 #include "daemon/reel.h"
 
 #include "daemon/media/masks.h"
@@ -27,7 +27,9 @@ struct reel {
     struct voice *voice;
     struct voice_info voice_info;
     struct plan_segments plan;
-    uint8_t *colour, *masks;
+    int64_t *cut;            // plan's
+    int64_t *span_end;       // [n_spans] segment after each
+    uint8_t *colour, *masks; // colour: of the first span
     struct mux *mux;
     int64_t n_made; // frames, once the film is closed
 };
@@ -85,6 +87,56 @@ static int open_voice(struct reel *r, const char *self, struct err *e)
     if (rc < 0) return rc;
     plan_segments_init(&r->plan, &s->r, o.max_frames, &r->voice_info.n_frames, 1);
     s->r.n_frames = r->info.n_frames = r->plan.n_frames;
+    memcpy(r->info.n_samples, r->voice_info.own16, sizeof r->info.n_samples);
+    memcpy(r->info.voice_hash, r->voice_info.hash, sizeof r->info.voice_hash);
+    return 0;
+}
+
+// ---- spans
+
+static int find_cuts(struct reel *r, struct err *e)
+{
+    const struct spec *s = r->spec;
+    int n = 0;
+    if (r->o->planned) {
+        n = r->o->n_cuts;
+        r->cut = calloc((size_t)n + 1, sizeof *r->cut);
+        BUG_IF(!r->cut, "no memory for cuts");
+        for (int i = 0; i < n; i++) r->cut[i] = r->o->cut[i];
+    } else if (s->cut_at_shots) {
+        int rc = source_shots(r->source, r->info.n_frames, &r->cut, &n, e);
+        if (rc < 0) return rc;
+        char note[128];
+        if (r->source_info.still)
+            snprintf(note, sizeof note, "%s: has no effect on a picture, which has no shots", s->cut_from);
+        else
+            snprintf(note, sizeof note, "the video has %d shots; each begins afresh", n + 1);
+        notice_lines(r, note);
+    } else {
+        n = s->n_cuts;
+        r->cut = calloc((size_t)n + 1, sizeof *r->cut);
+        BUG_IF(!r->cut, "no memory for cuts");
+        for (int i = 0; i < n; i++) r->cut[i] = s->cut[i];
+    }
+    r->plan.cut = r->cut;
+    r->plan.n_cuts = r->o->planned ? n : plan_cuts_tidy(r->cut, n, r->info.n_frames);
+    if (!r->o->planned && s->n_cuts > r->plan.n_cuts) {
+        char note[160];
+        snprintf(note, sizeof note,
+                 "%d cuts lie beyond the film or less than half a second from another, and are left out",
+                 s->n_cuts - r->plan.n_cuts);
+        notice_lines(r, note);
+    }
+    return 0;
+}
+
+static int make_plan(struct reel *r, struct err *e)
+{
+    int rc = find_cuts(r, e);
+    if (rc < 0) return rc;
+    r->info.n_spans = r->plan.n_cuts + 1;
+    r->span_end = calloc((size_t)r->info.n_spans, sizeof *r->span_end);
+    BUG_IF(!r->span_end, "no memory for spans");
     r->info.n_segments = plan_segments_count(&r->plan);
     // published parity may plan a last segment of which nothing is delivered
     while (r->info.n_segments > 1) {
@@ -92,8 +144,16 @@ static int open_voice(struct reel *r, const char *self, struct err *e)
         if (g.keep_to > g.keep_from) break;
         r->info.n_segments--;
     }
-    memcpy(r->info.n_samples, r->voice_info.own16, sizeof r->info.n_samples);
-    memcpy(r->info.voice_hash, r->voice_info.hash, sizeof r->info.voice_hash);
+    int64_t reach = 0, k = 0, step = r->plan.frame_num - r->plan.motion_frame;
+    for (int i = 0; i < r->info.n_spans; i++) {
+        int64_t from = i ? r->cut[i - 1] : 0, to = i < r->plan.n_cuts ? r->cut[i] : r->plan.n_reach;
+        int64_t n = spec_segments(to - from, r->plan.frame_num, r->plan.motion_frame, SPEC_STREAMING);
+        int64_t end = from + (n - 1) * step + r->plan.frame_num;
+        r->span_end[i] = k += n;
+        if (end > reach) reach = end;
+    }
+    r->span_end[r->info.n_spans - 1] = r->info.n_segments;
+    r->spec->r.n_reach = r->plan.n_cuts ? reach : 0;
     return 0;
 }
 
@@ -146,12 +206,8 @@ static int check_room(const struct reel *r, struct err *e)
 
 static int open_film(struct reel *r, struct err *e)
 {
-    const struct spec *s = r->spec;
     struct mux_options o = {.path = r->info.growing,
-                            .w = s->r.w,
-                            .h = s->r.h,
-                            .crf = s->crf,
-                            .preset = s->preset,
+                            .picture = reel_piece_options(r),
                             .n_frames = r->info.n_frames,
                             .read_audio = voice_read_audio,
                             .audio = r->voice,
@@ -171,6 +227,7 @@ static int reel_fill(struct reel *r, const struct model *m, struct err *e)
     if (rc >= 0) rc = open_source(r, m, self, e);
     if (rc >= 0) rc = open_voice(r, self, e);
     if (rc >= 0) rc = measure_video(r, e);
+    if (rc >= 0) rc = make_plan(r, e);
     if (rc < 0) return rc;
     r->colour = malloc((size_t)s->r.h * (size_t)s->r.w * 3);
     BUG_IF(!r->colour, "no memory for a picture");
@@ -208,7 +265,18 @@ int reel_open(struct reel **out, struct spec *s, const struct model *m, const st
 
 const struct reel_info *reel_info(const struct reel *r) { return &r->info; }
 struct plan_segment reel_segment(const struct reel *r, int64_t number) { return plan_segments_at(&r->plan, number); }
-const uint8_t *reel_colour_picture(const struct reel *r) { return r->colour; }
+int64_t reel_span_end(const struct reel *r, int span) { return r->span_end[span]; }
+const int64_t *reel_cuts(const struct reel *r) { return r->cut; }
+
+int reel_colour_picture(struct reel *r, int span, uint8_t *rgb, struct err *e)
+{
+    const struct spec_render *s = &r->spec->r;
+    struct source_info info = {0}; // what it warns of is no news hours later
+    if (span > 0) return source_colour_picture(r->source, r->cut[span - 1], s->h, s->w, rgb, &info, e);
+    memcpy(rgb, r->colour, (size_t)s->h * (size_t)s->w * 3);
+    return 0;
+}
+
 const uint8_t *reel_masks(const struct reel *r) { return r->masks; }
 
 int reel_picture(struct reel *r, int64_t segment, uint8_t *rgb, struct err *e)
@@ -225,15 +293,23 @@ int reel_voice(struct reel *r, int speaker, float *to, int64_t from, int64_t n, 
 
 // ---- the film
 
-int reel_push(struct reel *r, int64_t first, int n, const uint8_t *yuv, struct err *e)
+struct piece_options reel_piece_options(const struct reel *r)
 {
-    return mux_push(r->mux, first, n, yuv, e);
+    const struct spec *s = r->spec;
+    return (struct piece_options){.w = s->r.w, .h = s->r.h, .crf = s->crf, .preset = s->preset};
 }
 
-int reel_end_segment(struct reel *r, int64_t *bytes, struct err *e)
+int reel_add(struct reel *r, const char *path, int64_t segment, int64_t *bytes, struct err *e)
 {
-    int rc = mux_end_segment(r->mux, e);
+    struct plan_segment g = plan_segments_at(&r->plan, segment);
+    struct piece *p = NULL;
+    BUG_IF(mux_frames(r->mux) != g.start + g.keep_from, "segment %lld is added after frame %lld", (long long)segment,
+           (long long)mux_frames(r->mux));
+    int rc = piece_read(&p, path, g.keep_to - g.keep_from, e);
+    if (rc >= 0) rc = mux_piece(r->mux, p, e);
+    if (rc >= 0) rc = mux_sync(r->mux, e);
     if (rc >= 0) *bytes = mux_bytes(r->mux);
+    piece_free(&p);
     return rc;
 }
 
@@ -272,6 +348,8 @@ void reel_close(struct reel **pr)
     if (r->mux) mux_abort(r->mux, true);
     source_close(r->source);
     voice_close(r->voice);
+    free(r->cut);
+    free(r->span_end);
     free(r->colour);
     free(r->masks);
     free(r->output);

@@ -1,11 +1,15 @@
 // The media of one job: what its worker hears and sees, and the film that it becomes.
 //
-// Life: reel_open reads all inputs, refuses bad ones, fits the spec to them (size, length) and opens the film, anew or
-// where an earlier run was cut off; then pictures and voice for the worker, frames from it; reel_finish or
-// reel_abandon; reel_close. The growing film and the worker's log lie in the folder that is given.
+// Life: reel_open reads all inputs, refuses bad ones, fits the spec to them (size, length), finds where spans begin and
+// opens the film, anew or where an earlier run was cut off; then pictures and voice for workers, pieces for the film;
+// reel_finish or reel_abandon; reel_close. The growing film lies in the folder that is given.
+//
+// Threads: pictures are asked for by one thread at a time, and so is the film; the two and reel_voice do not mind each
+// other.
 #ifndef DAEMON_REEL_H
 #define DAEMON_REEL_H
 
+#include "daemon/media/piece.h"
 #include "proto/plan_segments.h"
 #include "proto/spec.h"
 
@@ -16,6 +20,7 @@ struct reel;
 
 struct reel_info {
     int64_t n_frames, n_segments;
+    int n_spans;
     uint64_t n_samples[SPEC_SPEAKERS]; // of each speaker's own 16 kHz track
     uint8_t voice_hash[32];
     int src_h, src_w;
@@ -27,15 +32,23 @@ struct reel_options {
     const char *self;      // this program, for media children
     const char *folder;    // private, on the disk of the output
     int64_t frames, bytes; // of the film that stand from an earlier run; 0: none
+    bool planned;          // by an earlier run: spans begin at these frames and nowhere else
+    const int64_t *cut;
+    int n_cuts;
 };
 
-// Fills s->r.h, w and n_frames. E_INPUT: an input is refused.
+// Fills s->r.h, w, n_frames and n_reach. E_INPUT: an input is refused.
 int reel_open(struct reel **out, struct spec *s, const struct model *m, const struct reel_options *o, struct err *e);
 const struct reel_info *reel_info(const struct reel *r);
 struct plan_segment reel_segment(const struct reel *r, int64_t number);
 
-// The picture that colours are matched to, [h, w, 3], and the speakers' masks, [n, h, w] (NULL for one speaker).
-const uint8_t *reel_colour_picture(const struct reel *r);
+// The segment after the last one of span `span`; where spans begin but the first, n_spans - 1 of them.
+int64_t reel_span_end(const struct reel *r, int span);
+const int64_t *reel_cuts(const struct reel *r);
+
+// The picture that a span's colours are matched to, [h, w, 3]. May take long, but for the first span.
+int reel_colour_picture(struct reel *r, int span, uint8_t *rgb, struct err *e);
+// The speakers' masks, [n, h, w] (NULL for one speaker).
 const uint8_t *reel_masks(const struct reel *r);
 // The reference picture of a segment, [h, w, 3]. May take long; calls come from one thread at a time.
 int reel_picture(struct reel *r, int64_t segment, uint8_t *rgb, struct err *e);
@@ -43,9 +56,10 @@ int reel_picture(struct reel *r, int64_t segment, uint8_t *rgb, struct err *e);
 const char *reel_notice(struct reel *r);
 int reel_voice(struct reel *r, int speaker, float *to, int64_t from, int64_t n, struct err *e);
 
-// Frames into the film; a segment's end syncs it: *bytes of the growing file are on disk.
-int reel_push(struct reel *r, int64_t first, int n, const uint8_t *yuv, struct err *e);
-int reel_end_segment(struct reel *r, int64_t *bytes, struct err *e);
+// How pieces of this film are made; the text lives as long as the spec.
+struct piece_options reel_piece_options(const struct reel *r);
+// The piece at `path`, of the next segment, into the film; on disk then: so many frames, in *bytes of the growing file.
+int reel_add(struct reel *r, const char *path, int64_t segment, int64_t *bytes, struct err *e);
 int64_t reel_frames(const struct reel *r); // that the film has
 // Writes the delivered file; then the growing one goes.
 int reel_finish(struct reel *r, struct err *e);

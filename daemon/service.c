@@ -1,11 +1,12 @@
-// Rows and jobs. A job under way has a struct held; one that is over has only its row, and is taken up again by
-// `retry`.
+// Rows, a queue of numbers, and the few jobs that are under way. A job is taken up (its row read, its struct held) when
+// the dispatcher wants one more; one that waits is a number in the queue; one that is paused or over has only its row.
 //
 // A job's row holds its keys with media named by content, so that nothing outside the store's folder is needed to go on
 // with it, but for the model. A client may name no path of this machine: keys that would are refused.
 #include "daemon/service.h"
 
 #include "daemon/media_store.h"
+#include "daemon/queue.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 
@@ -31,7 +32,8 @@ struct service {
     struct store *store;
     struct media_store *media;
     struct dispatch *dispatch;
-    struct held *held; // by rising id
+    struct queue *queue;
+    struct held *held; // under way, by rising id
 };
 
 static void on_change(void *ctx, struct job *j)
@@ -124,7 +126,6 @@ static int take_up(struct service *s, uint64_t id, struct err *e)
         return err_set(e, E_FATAL, "cannot make the folder %s: %s", folder, strerror(errno));
     struct held *h = calloc(1, sizeof *h);
     BUG_IF(!h, "no memory for a job");
-    bool paused = strcmp(row.state, job_state_name(JOB_PAUSED)) == 0;
     rc = spec_of(s, &h->spec, row.spec, strlen(row.spec), film, e);
     job_init(&h->job, id, &h->spec, s->o.model, folder);
     h->job.priority = row.priority;
@@ -133,7 +134,6 @@ static int take_up(struct service *s, uint64_t id, struct err *e)
         held_free(h);
         return rc;
     }
-    if (paused) h->job.state = JOB_PAUSED;
     struct held **at = &s->held;
     while (*at && (*at)->job.id < id) at = &(*at)->next;
     h->next = *at;
@@ -150,23 +150,26 @@ static bool row_is_over(const struct store_job *row)
     return false;
 }
 
-// What an earlier daemon left. A job that can no longer be read fails alone.
+static void enqueue(struct service *s, uint64_t id, int priority)
+{
+    queue_add(s->queue, (struct queue_item){.id = id, .priority = priority, .since_ms = clock_ms()});
+}
+
+// What an earlier daemon left.
 static int take_up_all(struct service *s, struct err *e)
 {
     struct store_job row;
     int rc;
-    for (uint64_t id = 0; (rc = store_next(s->store, id, &row, e)) == 1;) {
+    for (uint64_t id = 0; (rc = store_next_open(s->store, id, &row, e)) == 1;) {
         char folder[PATH_SIZE], film[PATH_SIZE];
-        struct err why = {0};
         id = row.id;
-        if (row_is_over(&row)) continue;
         job_folder(s, id, folder, sizeof folder);
         film_path(s, id, film, sizeof film);
         bool finishing = strcmp(row.state, job_state_name(JOB_FINISHING)) == 0;
         if (finishing && reel_is_delivered(folder, film))
             rc = store_move(s->store, id, job_state_name(JOB_COMPLETED), NULL, e);
-        else if (take_up(s, id, &why) < 0)
-            rc = store_move(s->store, id, job_state_name(JOB_FAILED), &why, e);
+        else if (strcmp(row.state, job_state_name(JOB_PAUSED)) != 0)
+            enqueue(s, id, row.priority);
         if (rc < 0) return rc;
     }
     return rc;
@@ -189,6 +192,7 @@ int service_open(struct service **out, struct loop *l, const struct service_opti
     BUG_IF(!s, "no memory for the service");
     s->o = *o;
     snprintf(s->folder, sizeof s->folder, "%s", o->folder);
+    queue_new(&s->queue);
     int rc = store_open(&s->store, s->folder, e);
     if (rc >= 0) rc = folders_make(s, e);
     if (rc < 0) {
@@ -228,34 +232,51 @@ void service_close(struct service **ps)
         job_let_go(&h->job);
         held_free(h);
     }
+    queue_free(&s->queue);
     media_store_close(&s->media);
     store_close(&s->store);
     free(s);
     *ps = NULL;
 }
 
-// Jobs that are over go, and those that are paused let go of what they hold.
+// Jobs that are over or paused go, and leave what they held.
 static void tidy(struct service *s)
 {
     for (struct held **at = &s->held; *at;) {
         struct held *h = *at;
         struct job *j = &h->job;
-        bool over = job_is_over(j), rests = over || j->state == JOB_PAUSED || j->state == JOB_QUEUED;
-        if (rests && !j->busy) job_let_go(j);
-        if (!over || j->busy) {
+        bool over = job_is_over(j);
+        if (job_settles(j) || (!over && j->state != JOB_PAUSED)) {
             at = &h->next;
             continue;
         }
-        log_info("job.over", "job=%llu state=%s", (unsigned long long)j->id, job_state_name(j->state));
+        job_let_go(j);
+        if (over) log_info("job.over", "job=%llu state=%s", (unsigned long long)j->id, job_state_name(j->state));
         *at = h->next;
         dispatch_take(s->dispatch, j);
         held_free(h);
     }
 }
 
+// A job that can no longer be read fails alone.
+static void take_up_more(struct service *s)
+{
+    struct queue_item next;
+    while (queue_top(s->queue, &next) && dispatch_wants(s->dispatch, next.priority)) {
+        struct err why = {0}, e = {0};
+        queue_remove(s->queue, next.id);
+        if (take_up(s, next.id, &why) >= 0) continue;
+        log_error("job.lost", "job=%llu text=\"%s\"", (unsigned long long)next.id, why.text);
+        if (store_move(s->store, next.id, job_state_name(JOB_FAILED), &why, &e) < 0)
+            log_error("store.failed", "job=%llu text=\"%s\"", (unsigned long long)next.id, e.text);
+        s->o.changed(s->o.ctx, next.id);
+    }
+}
+
 void service_turn(struct service *s)
 {
     tidy(s);
+    take_up_more(s);
     dispatch_turn(s->dispatch);
 }
 
@@ -263,7 +284,7 @@ void service_join(struct service *s, struct group *g, const uint8_t set[32]) { d
 
 bool service_drain(struct service *s, int *n_left)
 {
-    *n_left = 0;
+    *n_left = (int)queue_length(s->queue);
     for (const struct held *h = s->held; h; h = h->next) *n_left += !job_is_over(&h->job);
     return dispatch_drain(s->dispatch);
 }
@@ -311,7 +332,8 @@ static int job_add(struct service *s, const char *key, int priority, json_t *tre
         .key = key[0] ? key : NULL, .spec = text, .state = job_state_name(JOB_QUEUED), .priority = priority};
     rc = store_add(s->store, &row, id, e);
     free(text);
-    return rc < 0 ? rc : take_up(s, *id, e);
+    if (rc >= 0) enqueue(s, *id, priority);
+    return rc;
 }
 
 int service_submit(struct service *s, const char *key, int priority, const char *text, size_t n, uint64_t *id,
@@ -331,17 +353,32 @@ static int none(uint64_t id, struct err *e)
     return err_set(e, E_INPUT, "there is no job %llu; longtake list shows them", (unsigned long long)id);
 }
 
-static int retry(struct service *s, uint64_t id, struct err *e)
+// An order about a job that is not under way: its row says where it stands.
+static int row_order(struct service *s, uint64_t id, const char *verb, struct err *e)
 {
+    static const struct {
+        const char *verb;
+        enum job_state from, to;
+    } moves[] = {{"cancel", JOB_PAUSED, JOB_CANCELLED}, {"pause", JOB_QUEUED, JOB_PAUSED},
+                 {"resume", JOB_PAUSED, JOB_QUEUED},    {"retry", JOB_FAILED, JOB_QUEUED},
+                 {"retry", JOB_CANCELLED, JOB_QUEUED},  {"cancel", JOB_QUEUED, JOB_CANCELLED}};
     struct store_job row;
     int rc = store_get(s->store, id, &row, e);
-    if (rc == 0) return none(id, e);
-    if (rc < 0) return rc;
-    if (!strcmp(row.state, job_state_name(JOB_FAILED)) || !strcmp(row.state, job_state_name(JOB_CANCELLED))) {
-        rc = store_move(s->store, id, job_state_name(JOB_QUEUED), NULL, e);
-        return rc < 0 ? rc : take_up(s, id, e);
+    if (rc <= 0) return rc < 0 ? rc : none(id, e);
+    int priority = row.priority;
+    // what was under way when the last daemon ended waits like the rest
+    bool waits = queue_position(s->queue, id) >= 0;
+    for (size_t i = 0; i < sizeof moves / sizeof *moves; i++) {
+        bool here = moves[i].from == JOB_QUEUED ? waits : strcmp(row.state, job_state_name(moves[i].from)) == 0;
+        if (strcmp(verb, moves[i].verb) != 0 || !here) continue;
+        rc = store_move(s->store, id, job_state_name(moves[i].to), NULL, e);
+        if (rc < 0) return rc;
+        queue_remove(s->queue, id);
+        if (moves[i].to == JOB_QUEUED) enqueue(s, id, priority);
+        s->o.changed(s->o.ctx, id);
+        return 0;
     }
-    return err_set(e, E_BUSY, "job %llu is %s and cannot be retried", (unsigned long long)id, row.state);
+    return err_set(e, E_BUSY, "job %llu is %s: there is nothing to %s", (unsigned long long)id, row.state, verb);
 }
 
 int service_control(struct service *s, uint64_t id, const char *verb, struct err *e)
@@ -352,15 +389,9 @@ int service_control(struct service *s, uint64_t id, const char *verb, struct err
     } orders[] = {{"cancel", dispatch_cancel}, {"pause", dispatch_pause}, {"resume", dispatch_resume}};
     tidy(s);
     struct held *h = find(s, id);
-    if (strcmp(verb, "retry") == 0 && !h) return retry(s, id, e);
-    for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
-        if (strcmp(verb, orders[i].verb) != 0) continue;
-        if (h) return orders[i].order(s->dispatch, &h->job, e);
-        struct store_job row;
-        int rc = store_get(s->store, id, &row, e);
-        if (rc <= 0) return rc < 0 ? rc : none(id, e);
-        return err_set(e, E_BUSY, "job %llu is %s: there is nothing to %s", (unsigned long long)id, row.state, verb);
-    }
+    if (!h) return row_order(s, id, verb, e);
+    for (size_t i = 0; i < sizeof orders / sizeof *orders; i++)
+        if (strcmp(verb, orders[i].verb) == 0) return orders[i].order(s->dispatch, &h->job, e);
     return err_set(e, E_BUSY, "job %llu is under way: there is nothing to %s", (unsigned long long)id, verb);
 }
 
@@ -386,7 +417,10 @@ static json_t *row_json(const struct store_job *row)
     json_t *o = json_pack("{sIssss*sisI}", "id", (json_int_t)row->id, "status", row->state, "key", row->key, "priority",
                           row->priority, "created_at", (json_int_t)row->created_s);
     if (row->ended_s) json_object_set_new(o, "ended_at", json_integer(row->ended_s));
-    json_object_update_new(o, json_pack("{sIsIsIsI}", "frames", (json_int_t)row->frames, "frames_total",
+    if (row->batch) json_object_set_new(o, "batch", json_integer((json_int_t)row->batch));
+    if (row->layout) json_object_set_new(o, "layout", json_string(row->layout));
+    if (row->mixed) json_object_set_new(o, "mixed_layouts", json_true());
+    json_object_update_new(o, json_pack("{sIsIsIsI}", "frames", (json_int_t)row->film_frames, "frames_total",
                                         (json_int_t)row->n_frames, "segments", (json_int_t)row->segments,
                                         "segments_total", (json_int_t)row->n_segments));
     if (row->error)
@@ -399,6 +433,8 @@ static void live_json(json_t *o, const struct job *j)
 {
     json_object_set_new(o, "status", json_string(job_state_name(j->state)));
     json_object_set_new(o, "percent", json_real(j->percent));
+    json_object_set_new(o, "groups", json_integer(j->n_taken));
+    if (j->misplaced) json_object_set_new(o, "waits_for", json_pack("{ss}", "layout", j->layout));
     if (j->state != JOB_RUNNING) return;
     double left = job_seconds_left(j);
     json_object_set_new(o, "stage", json_string(j->stage));

@@ -1,7 +1,8 @@
 // SQLite with a write-ahead log, every commit synced (synchronous=FULL), the file held by this process alone.
 //
-//   jobs      what was asked, and where it stands          spans    what a job's media gave: its plan
-//   segments  what is in the film, in order, and the tail  events   what happened to a job, the last thousand
+//   jobs      what was asked, where it stands, its plan and how far its film goes      cuts    where spans begin
+//   segments  what is rendered and kept as a piece, and the last tail of each span     events  the last thousand of a
+//   job
 //
 // The lock is a file of its own, because SQLite's is only taken with the first statement and gives no name to the other
 // process. A process that died between fork and exec of a child holds it a moment longer: hence the second's patience.
@@ -10,92 +11,72 @@
 // for people and come from the wall clock; nothing here or elsewhere decides by them, so a clock may jump.
 #include "daemon/store.h"
 
+#include "daemon/store_parts.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sqlite3.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { SCHEMA = 1, PATIENCE_MS = 1000, PATH_SIZE = 4096 };
+enum { SCHEMA = 2, PATIENCE_MS = 1000 };
 
-static const char schema[] = "CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE, "
-                             "spec TEXT NOT NULL, state TEXT NOT NULL, priority INTEGER NOT NULL, "
-                             "code INTEGER NOT NULL DEFAULT 0, error TEXT, created_s INTEGER NOT NULL, "
-                             "ended_s INTEGER NOT NULL DEFAULT 0);"
-                             "CREATE TABLE spans (job INTEGER NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, "
-                             "number INTEGER NOT NULL, n_frames INTEGER NOT NULL, n_segments INTEGER NOT NULL, "
-                             "PRIMARY KEY (job, number)) WITHOUT ROWID;"
-                             "CREATE TABLE segments (job INTEGER NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, "
-                             "number INTEGER NOT NULL, frames INTEGER NOT NULL, media_bytes INTEGER NOT NULL, "
-                             "tail BLOB, condition_ms INTEGER NOT NULL, denoise_ms INTEGER NOT NULL, "
-                             "decode_ms INTEGER NOT NULL, tail_ms INTEGER NOT NULL, drift REAL NOT NULL, "
-                             "PRIMARY KEY (job, number));"
-                             "CREATE TABLE events (job INTEGER NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, "
-                             "number INTEGER NOT NULL, at_s INTEGER NOT NULL, text TEXT NOT NULL, "
-                             "PRIMARY KEY (job, number)) WITHOUT ROWID;";
+static const char schema[] =
+    "CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE, "
+    "spec TEXT NOT NULL, state TEXT NOT NULL, priority INTEGER NOT NULL, batch INTEGER NOT NULL DEFAULT 0, "
+    "code INTEGER NOT NULL DEFAULT 0, error TEXT, created_s INTEGER NOT NULL, ended_s INTEGER NOT NULL DEFAULT 0, "
+    "layout TEXT, mixed INTEGER NOT NULL DEFAULT 0, "
+    "n_frames INTEGER NOT NULL DEFAULT 0, n_segments INTEGER NOT NULL DEFAULT 0, n_cuts INTEGER NOT NULL DEFAULT 0, "
+    "segments INTEGER NOT NULL DEFAULT 0, "
+    "film_segments INTEGER NOT NULL DEFAULT 0, film_frames INTEGER NOT NULL DEFAULT 0, "
+    "film_bytes INTEGER NOT NULL DEFAULT 0);"
+    "CREATE INDEX jobs_open ON jobs (id) WHERE ended_s = 0;"
+    "CREATE INDEX jobs_batch ON jobs (batch, id) WHERE batch > 0;"
+    "CREATE TABLE cuts (job INTEGER NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, number INTEGER NOT NULL, "
+    "frame INTEGER NOT NULL, PRIMARY KEY (job, number)) WITHOUT ROWID;"
+    "CREATE TABLE segments (job INTEGER NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, "
+    "number INTEGER NOT NULL, tail BLOB, condition_ms INTEGER NOT NULL, denoise_ms INTEGER NOT NULL, "
+    "decode_ms INTEGER NOT NULL, tail_ms INTEGER NOT NULL, drift REAL NOT NULL, PRIMARY KEY (job, number));"
+    "CREATE TABLE events (job INTEGER NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, "
+    "number INTEGER NOT NULL, at_s INTEGER NOT NULL, text TEXT NOT NULL, PRIMARY KEY (job, number)) WITHOUT ROWID;";
 
 #define JOB_COLUMNS                                                                                                    \
-    "SELECT id, key, spec, state, priority, code, error, created_s, ended_s, "                                         \
-    "coalesce((SELECT n_frames FROM spans WHERE job = id AND number = 0), 0), "                                        \
-    "coalesce((SELECT n_segments FROM spans WHERE job = id AND number = 0), 0), "                                      \
-    "coalesce((SELECT max(number) + 1 FROM segments WHERE job = id), 0), "                                             \
-    "coalesce((SELECT frames FROM segments WHERE job = id ORDER BY number DESC LIMIT 1), 0), "                         \
-    "coalesce((SELECT media_bytes FROM segments WHERE job = id ORDER BY number DESC LIMIT 1), 0) FROM jobs "
+    "SELECT id, key, spec, state, priority, code, error, created_s, ended_s, n_frames, n_segments, segments, "         \
+    "film_segments, film_frames, film_bytes, batch, layout, mixed, n_cuts FROM jobs "
 
-enum statement {
-    ADD,
-    GET,
-    GET_KEY,
-    NEXT,
-    MOVE,
-    PLAN,
-    DELETE,
-    LAST_SEGMENT,
-    COMMIT_SEGMENT,
-    DROP_TAILS,
-    SEGMENT,
-    ADD_EVENT,
-    DROP_EVENTS,
-    NEXT_EVENT,
-    STATEMENTS
-};
-static const char *const sql[STATEMENTS] = {
-    [ADD] = "INSERT INTO jobs (key, spec, state, priority, created_s) VALUES (?1, ?2, ?3, ?4, ?5)",
-    [GET] = JOB_COLUMNS "WHERE id = ?1",
-    [GET_KEY] = JOB_COLUMNS "WHERE key = ?1",
-    [NEXT] = JOB_COLUMNS "WHERE id > ?1 ORDER BY id LIMIT 1",
-    [MOVE] = "UPDATE jobs SET state = ?2, code = ?3, error = ?4, ended_s = ?5 WHERE id = ?1",
-    [PLAN] = "INSERT OR REPLACE INTO spans (job, number, n_frames, n_segments) VALUES (?1, 0, ?2, ?3)",
-    [DELETE] = "DELETE FROM jobs WHERE id = ?1",
-    [LAST_SEGMENT] = "SELECT coalesce(max(number), -1) FROM segments WHERE job = ?1",
-    [COMMIT_SEGMENT] = "INSERT INTO segments (job, number, frames, media_bytes, tail, condition_ms, denoise_ms, "
-                       "decode_ms, tail_ms, drift) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-    [DROP_TAILS] = "UPDATE segments SET tail = NULL WHERE job = ?1 AND number = ?2 - 1",
-    [SEGMENT] = "SELECT frames, media_bytes, tail, condition_ms, denoise_ms, decode_ms, tail_ms, drift FROM segments "
-                "WHERE job = ?1 AND number = ?2",
-    [ADD_EVENT] = "INSERT INTO events (job, number, at_s, text) VALUES (?1, (SELECT coalesce(max(number), 0) + 1 FROM "
-                  "events WHERE job = ?1), ?2, ?3)",
-    [DROP_EVENTS] = "DELETE FROM events WHERE job = ?1 AND number <= (SELECT max(number) FROM events WHERE job = ?1) "
-                    "- ?2",
-    [NEXT_EVENT] = "SELECT number, at_s, text FROM events WHERE job = ?1 AND number > ?2 ORDER BY number LIMIT 1",
+static const char *const sql[STORE_STATEMENTS] = {
+    [STORE_ADD] = "INSERT INTO jobs (key, spec, state, priority, created_s, batch) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    [STORE_BATCH] = "UPDATE jobs SET batch = ?1 WHERE id = ?1",
+    [STORE_GET] = JOB_COLUMNS "WHERE id = ?1",
+    [STORE_GET_KEY] = JOB_COLUMNS "WHERE key = ?1",
+    [STORE_NEXT] = JOB_COLUMNS "WHERE id > ?1 ORDER BY id LIMIT 1",
+    [STORE_NEXT_OPEN] = JOB_COLUMNS "WHERE id > ?1 AND ended_s = 0 ORDER BY id LIMIT 1",
+    [STORE_NEXT_OF_BATCH] = JOB_COLUMNS "WHERE batch > 0 AND batch = ?2 AND id > ?1 ORDER BY id LIMIT 1",
+    [STORE_MOVE] = "UPDATE jobs SET state = ?2, code = ?3, error = ?4, ended_s = ?5 WHERE id = ?1",
+    [STORE_PLAN] = "UPDATE jobs SET n_frames = ?2, n_segments = ?3, n_cuts = ?4 WHERE id = ?1",
+    [STORE_DELETE] = "DELETE FROM jobs WHERE id = ?1",
+    [STORE_ADD_CUT] = "INSERT OR REPLACE INTO cuts (job, number, frame) VALUES (?1, ?2, ?3)",
+    [STORE_CUTS] = "SELECT frame FROM cuts WHERE job = ?1 ORDER BY number",
+    [STORE_COMMIT] = "INSERT INTO segments (job, number, tail, condition_ms, denoise_ms, decode_ms, tail_ms, drift) "
+                     "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [STORE_COUNT] = "UPDATE jobs SET segments = segments + 1, mixed = mixed OR coalesce(layout <> ?2, 0), "
+                    "layout = coalesce(layout, ?2) WHERE id = ?1",
+    [STORE_DROP_TAIL] = "UPDATE segments SET tail = NULL WHERE job = ?1 AND number = ?2",
+    [STORE_SEGMENT] = "SELECT number, tail, condition_ms, denoise_ms, decode_ms, tail_ms, drift FROM segments "
+                      "WHERE job = ?1 AND number >= ?2 ORDER BY number LIMIT 1",
+    [STORE_FILM] = "UPDATE jobs SET film_segments = ?2, film_frames = ?3, film_bytes = ?4 WHERE id = ?1",
+    [STORE_ADD_EVENT] = "INSERT INTO events (job, number, at_s, text) VALUES (?1, (SELECT coalesce(max(number), 0) + 1 "
+                        "FROM events WHERE job = ?1), ?2, ?3)",
+    [STORE_DROP_EVENTS] = "DELETE FROM events WHERE job = ?1 AND number <= (SELECT max(number) FROM events WHERE job = "
+                          "?1) - ?2",
+    [STORE_NEXT_EVENT] = "SELECT number, at_s, text FROM events WHERE job = ?1 AND number > ?2 ORDER BY number LIMIT 1",
 };
 
-struct store {
-    char folder[PATH_SIZE];
-    int lock;
-    bool is_new;
-    sqlite3 *db;
-    sqlite3_stmt *statement[STATEMENTS];
-};
-
-static int store_fail(const struct store *s, const char *what, struct err *e)
+int store_fail(const struct store *s, const char *what, struct err *e)
 {
     int rc = sqlite3_errcode(s->db);
     if (rc == SQLITE_FULL || sqlite3_system_errno(s->db) == ENOSPC)
@@ -111,22 +92,21 @@ static int store_fail(const struct store *s, const char *what, struct err *e)
 
 // ---- statements
 
-// The statement, its last run forgotten. What it gave out was valid until now.
-static sqlite3_stmt *prepare(struct store *s, enum statement which)
+sqlite3_stmt *store_prepare(struct store *s, enum store_statement which)
 {
-    for (int i = 0; i < STATEMENTS; i++)
+    for (int i = 0; i < STORE_STATEMENTS; i++)
         if (s->statement[i]) sqlite3_reset(s->statement[i]);
     sqlite3_stmt *q = s->statement[which];
     sqlite3_clear_bindings(q);
     return q;
 }
 
-static void bind_text(sqlite3_stmt *q, int i, const char *text)
+void store_bind_text(sqlite3_stmt *q, int i, const char *text)
 {
     if (text) sqlite3_bind_text(q, i, text, -1, SQLITE_TRANSIENT);
 }
 
-static int run(struct store *s, sqlite3_stmt *q, const char *what, struct err *e)
+int store_run(struct store *s, sqlite3_stmt *q, const char *what, struct err *e)
 {
     int rc = sqlite3_step(q);
     rc = rc == SQLITE_DONE ? 0 : store_fail(s, what, e);
@@ -134,8 +114,7 @@ static int run(struct store *s, sqlite3_stmt *q, const char *what, struct err *e
     return rc;
 }
 
-// 1: a row, 0: none.
-static int row(struct store *s, sqlite3_stmt *q, struct err *e)
+int store_row(struct store *s, sqlite3_stmt *q, struct err *e)
 {
     int rc = sqlite3_step(q);
     return rc == SQLITE_ROW ? 1 : rc == SQLITE_DONE ? 0 : store_fail(s, "be read", e);
@@ -146,22 +125,23 @@ static int plain(struct store *s, const char *text, struct err *e)
     return sqlite3_exec(s->db, text, NULL, NULL, NULL) == SQLITE_OK ? 0 : store_fail(s, "be written", e);
 }
 
-// Ends the transaction: for good, or, after an error, as if nothing had been.
-static int settle(struct store *s, int rc, struct err *e)
+int store_begin(struct store *s, struct err *e) { return plain(s, "BEGIN IMMEDIATE", e); }
+
+int store_settle(struct store *s, int rc, struct err *e)
 {
     if (rc >= 0) rc = plain(s, "COMMIT", e);
     if (rc < 0 && !sqlite3_get_autocommit(s->db)) sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
     return rc;
 }
 
-static const char *text_at(sqlite3_stmt *q, int i) { return (const char *)sqlite3_column_text(q, i); }
+const char *store_text(sqlite3_stmt *q, int i) { return (const char *)sqlite3_column_text(q, i); }
 
 // ---- opening
 
 // The name of a new folder is on disk after this. Where a file system cannot do that, nothing better is to be had.
 static void folder_sync(const char *folder)
 {
-    char above[PATH_SIZE + 4];
+    char above[STORE_PATH_SIZE + 4];
     snprintf(above, sizeof above, "%s/..", folder);
     int fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return;
@@ -171,7 +151,7 @@ static void folder_sync(const char *folder)
 
 static int folder_take(struct store *s, struct err *e)
 {
-    char path[PATH_SIZE + 16];
+    char path[STORE_PATH_SIZE + 16];
     if (mkdir(s->folder, 0700) < 0 && errno != EEXIST)
         return err_set(e, E_INPUT, "cannot make the folder %s: %s; choose another place", s->folder, strerror(errno));
     snprintf(path, sizeof path, "%s/store.db", s->folder);
@@ -193,22 +173,23 @@ static int schema_take(struct store *s, struct err *e)
     sqlite3_stmt *q = NULL;
     if (sqlite3_prepare_v2(s->db, "PRAGMA user_version", -1, &q, NULL) != SQLITE_OK)
         return store_fail(s, "be opened", e);
-    int rc = row(s, q, e), version = rc == 1 ? sqlite3_column_int(q, 0) : 0;
+    int rc = store_row(s, q, e), version = rc == 1 ? sqlite3_column_int(q, 0) : 0;
     sqlite3_finalize(q);
     if (rc < 0) return rc;
     if (version == SCHEMA) return 0;
     if (version != 0)
-        return err_set(e, E_INPUT, "the store %s has format %d, and this program (%s) knows %d; use the later one",
-                       s->folder, version, LONGTAKE_VERSION, SCHEMA);
-    rc = plain(s, "BEGIN IMMEDIATE", e);
+        return err_set(e, E_INPUT,
+                       "the store %s has format %d, and this program (%s) knows %d; use the %s one, or move it away",
+                       s->folder, version, LONGTAKE_VERSION, SCHEMA, version > SCHEMA ? "later" : "earlier");
+    rc = store_begin(s, e);
     if (rc >= 0) rc = plain(s, schema, e);
-    if (rc >= 0) rc = plain(s, "PRAGMA user_version = 1", e);
-    return settle(s, rc, e);
+    if (rc >= 0) rc = plain(s, "PRAGMA user_version = 2", e);
+    return store_settle(s, rc, e);
 }
 
 static int database_open(struct store *s, struct err *e)
 {
-    char path[PATH_SIZE + 16];
+    char path[STORE_PATH_SIZE + 16];
     snprintf(path, sizeof path, "%s/store.db", s->folder);
     int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX;
     if (sqlite3_open_v2(path, &s->db, flags, NULL) != SQLITE_OK) return store_fail(s, "be opened", e);
@@ -218,7 +199,7 @@ static int database_open(struct store *s, struct err *e)
                                    "cell_size_check = ON;";
     int rc = plain(s, settings, e);
     if (rc >= 0) rc = schema_take(s, e);
-    for (int i = 0; i < STATEMENTS && rc >= 0; i++)
+    for (int i = 0; i < STORE_STATEMENTS && rc >= 0; i++)
         if (sqlite3_prepare_v3(s->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &s->statement[i], NULL) != SQLITE_OK)
             rc = store_fail(s, "be opened", e);
     return rc;
@@ -247,7 +228,7 @@ void store_close(struct store **ps)
 {
     struct store *s = *ps;
     if (!s) return;
-    for (int i = 0; i < STATEMENTS; i++) sqlite3_finalize(s->statement[i]);
+    for (int i = 0; i < STORE_STATEMENTS; i++) sqlite3_finalize(s->statement[i]);
     sqlite3_close(s->db);
     if (s->lock >= 0) close(s->lock);
     free(s);
@@ -258,7 +239,7 @@ bool store_is_new(const struct store *s) { return s->is_new; }
 
 void store_remove(struct store **ps)
 {
-    char folder[PATH_SIZE];
+    char folder[STORE_PATH_SIZE];
     snprintf(folder, sizeof folder, "%s", (*ps)->folder);
     store_close(ps);
     // The database last: whoever is killed amid this finds the job's end in it.
@@ -272,197 +253,4 @@ void store_remove(struct store **ps)
         closedir(dir);
     }
     rmdir(folder);
-}
-
-// ---- jobs
-
-int store_add(struct store *s, const struct store_job *j, uint64_t *id, struct err *e)
-{
-    sqlite3_stmt *q = prepare(s, ADD);
-    bind_text(q, 1, j->key);
-    bind_text(q, 2, j->spec);
-    bind_text(q, 3, j->state);
-    sqlite3_bind_int(q, 4, j->priority);
-    sqlite3_bind_int64(q, 5, time(NULL));
-    int rc = run(s, q, "take a job", e);
-    if (rc >= 0) *id = (uint64_t)sqlite3_last_insert_rowid(s->db);
-    return rc;
-}
-
-static int job_read(struct store *s, sqlite3_stmt *q, struct store_job *j, struct err *e)
-{
-    int rc = row(s, q, e);
-    if (rc <= 0) return rc;
-    *j = (struct store_job){.id = (uint64_t)sqlite3_column_int64(q, 0),
-                            .key = text_at(q, 1),
-                            .spec = text_at(q, 2),
-                            .state = text_at(q, 3),
-                            .priority = sqlite3_column_int(q, 4),
-                            .code = sqlite3_column_int(q, 5),
-                            .error = text_at(q, 6),
-                            .created_s = sqlite3_column_int64(q, 7),
-                            .ended_s = sqlite3_column_int64(q, 8),
-                            .n_frames = sqlite3_column_int64(q, 9),
-                            .n_segments = sqlite3_column_int64(q, 10),
-                            .segments = sqlite3_column_int64(q, 11),
-                            .frames = sqlite3_column_int64(q, 12),
-                            .media_bytes = sqlite3_column_int64(q, 13)};
-    bool right = j->spec && j->state && j->segments >= 0 && j->segments <= j->n_segments && j->frames >= 0 &&
-                 j->frames <= j->n_frames && j->media_bytes >= 0 && (j->segments == 0) == (j->media_bytes == 0);
-    if (right) return 1;
-    return err_set(e, E_FATAL, "the store %s is damaged: job %llu has %lld of %lld segments in %lld bytes", s->folder,
-                   (unsigned long long)j->id, (long long)j->segments, (long long)j->n_segments,
-                   (long long)j->media_bytes);
-}
-
-int store_get(struct store *s, uint64_t id, struct store_job *j, struct err *e)
-{
-    sqlite3_stmt *q = prepare(s, GET);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)id);
-    return job_read(s, q, j, e);
-}
-
-int store_get_key(struct store *s, const char *key, struct store_job *j, struct err *e)
-{
-    sqlite3_stmt *q = prepare(s, GET_KEY);
-    bind_text(q, 1, key);
-    return job_read(s, q, j, e);
-}
-
-int store_next(struct store *s, uint64_t after, struct store_job *j, struct err *e)
-{
-    sqlite3_stmt *q = prepare(s, NEXT);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)after);
-    return job_read(s, q, j, e);
-}
-
-static int event_add(struct store *s, uint64_t job, const char *text, struct err *e)
-{
-    sqlite3_stmt *q = prepare(s, ADD_EVENT);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
-    sqlite3_bind_int64(q, 2, time(NULL));
-    bind_text(q, 3, text);
-    int rc = run(s, q, "keep an event", e);
-    if (rc < 0) return rc;
-    q = prepare(s, DROP_EVENTS);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
-    sqlite3_bind_int(q, 2, STORE_EVENTS_MAX);
-    return run(s, q, "keep an event", e);
-}
-
-static bool ends(const char *state)
-{
-    return !strcmp(state, "completed") || !strcmp(state, "failed") || !strcmp(state, "cancelled");
-}
-
-int store_move(struct store *s, uint64_t id, const char *state, const struct err *error, struct err *e)
-{
-    char event[1200];
-    snprintf(event, sizeof event, "%s%s%s", state, error ? ": " : "", error ? error->text : "");
-    int rc = plain(s, "BEGIN IMMEDIATE", e);
-    if (rc < 0) return rc;
-    sqlite3_stmt *q = prepare(s, MOVE);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)id);
-    bind_text(q, 2, state);
-    sqlite3_bind_int(q, 3, error ? error->code : 0);
-    bind_text(q, 4, error ? error->text : NULL);
-    sqlite3_bind_int64(q, 5, ends(state) ? time(NULL) : 0);
-    rc = run(s, q, "move a job", e);
-    if (rc >= 0) rc = event_add(s, id, event, e);
-    return settle(s, rc, e);
-}
-
-int store_plan(struct store *s, uint64_t id, int64_t n_frames, int64_t n_segments, struct err *e)
-{
-    sqlite3_stmt *q = prepare(s, PLAN);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)id);
-    sqlite3_bind_int64(q, 2, n_frames);
-    sqlite3_bind_int64(q, 3, n_segments);
-    return run(s, q, "keep a plan", e);
-}
-
-int store_delete(struct store *s, uint64_t id, struct err *e)
-{
-    sqlite3_stmt *q = prepare(s, DELETE);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)id);
-    return run(s, q, "forget a job", e);
-}
-
-// ---- segments
-
-static int commit_in_order(struct store *s, const struct store_segment *g, struct err *e)
-{
-    sqlite3_stmt *q = prepare(s, LAST_SEGMENT);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)g->job);
-    int rc = row(s, q, e);
-    if (rc < 0) return rc;
-    int64_t last = sqlite3_column_int64(q, 0);
-    if (g->number != last + 1)
-        return err_set(e, E_FATAL, "segment %lld of job %llu cannot be committed: %lld is due", (long long)g->number,
-                       (unsigned long long)g->job, (long long)last + 1);
-    q = prepare(s, COMMIT_SEGMENT);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)g->job);
-    sqlite3_bind_int64(q, 2, g->number);
-    sqlite3_bind_int64(q, 3, g->frames);
-    sqlite3_bind_int64(q, 4, g->media_bytes);
-    if (g->tail) sqlite3_bind_blob64(q, 5, g->tail, g->n_tail, SQLITE_STATIC);
-    const int64_t ms[] = {g->condition_ms, g->denoise_ms, g->decode_ms, g->tail_ms};
-    for (int i = 0; i < 4; i++) sqlite3_bind_int64(q, 6 + i, ms[i]);
-    sqlite3_bind_double(q, 10, g->drift);
-    rc = run(s, q, "commit a segment", e);
-    if (rc < 0) return rc;
-    q = prepare(s, DROP_TAILS);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)g->job);
-    sqlite3_bind_int64(q, 2, g->number);
-    return run(s, q, "commit a segment", e);
-}
-
-int store_commit(struct store *s, const struct store_segment *g, struct err *e)
-{
-    int rc = plain(s, "BEGIN IMMEDIATE", e);
-    if (rc >= 0) rc = settle(s, commit_in_order(s, g, e), e);
-    return rc;
-}
-
-int store_segment(struct store *s, uint64_t job, int64_t number, struct store_segment *g, struct err *e)
-{
-    sqlite3_stmt *q = prepare(s, SEGMENT);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
-    sqlite3_bind_int64(q, 2, number);
-    int rc = row(s, q, e);
-    if (rc <= 0) return rc;
-    *g = (struct store_segment){.job = job,
-                                .number = number,
-                                .frames = sqlite3_column_int64(q, 0),
-                                .media_bytes = sqlite3_column_int64(q, 1),
-                                .tail = sqlite3_column_blob(q, 2),
-                                .n_tail = (size_t)sqlite3_column_bytes(q, 2),
-                                .condition_ms = sqlite3_column_int64(q, 3),
-                                .denoise_ms = sqlite3_column_int64(q, 4),
-                                .decode_ms = sqlite3_column_int64(q, 5),
-                                .tail_ms = sqlite3_column_int64(q, 6),
-                                .drift = sqlite3_column_double(q, 7)};
-    return 1;
-}
-
-// ---- events
-
-int store_event(struct store *s, uint64_t job, const char *text, struct err *e)
-{
-    int rc = plain(s, "BEGIN IMMEDIATE", e);
-    if (rc >= 0) rc = settle(s, event_add(s, job, text, e), e);
-    return rc;
-}
-
-int store_event_next(struct store *s, uint64_t job, int64_t *number, int64_t *at_s, const char **text, struct err *e)
-{
-    sqlite3_stmt *q = prepare(s, NEXT_EVENT);
-    sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
-    sqlite3_bind_int64(q, 2, *number);
-    int rc = row(s, q, e);
-    if (rc <= 0) return rc;
-    *number = sqlite3_column_int64(q, 0);
-    *at_s = sqlite3_column_int64(q, 1);
-    *text = text_at(q, 2);
-    return 1;
 }

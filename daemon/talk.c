@@ -1,16 +1,17 @@
 // Each turn: take all messages; OPEN once; the voice in pieces while the queue takes them; RUN when its tail and
-// picture are there and at most one segment would be ahead of the film.
+// picture are there and at most one segment would be ahead of what is kept.
 //
-// Frames are muxed where they arrive. The worker's credit comes back with each push, so what waits in memory is bounded
-// whatever the encoder's speed. A segment is committed when its frames are on disk: only then may the job forget the
-// tail before it.
+// Frames go into the span's intake, which encodes them beside the loop; the worker's credit comes back for frames that
+// were encoded, so what waits in memory is bounded whatever the encoder's speed. A segment is committed when its piece
+// is on disk: only then may the job forget the tail before it.
 //
-// A group that is lost takes nothing with it: the film has its frames, the job its tails, and the same RUN goes to the
-// next group, whose first frames the film then ignores.
+// A group that is lost takes nothing with it: the store has the segments, the span its tails, and the same RUN goes to
+// the next group. What comes twice or late is ignored, what comes too early loses the group.
 #include "daemon/talk.h"
 
 #include "proto/base/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,9 +38,35 @@ void talk_room_free(struct talk_room **r)
     *r = NULL;
 }
 
-void talk_begin(struct talk *t, struct job *j, struct talk_room *r)
+static void span_begin(struct talk *t, struct span *s)
 {
-    *t = (struct talk){.job = j, .id = ++r->n_talks};
+    struct job *j = t->job;
+    struct plan_segment g = reel_segment(j->reel, s->committed);
+    t->span = s;
+    t->next_run = s->committed;
+    j->n_taken++;
+    intake_expect(s->intake, &g);
+    t->allowed = t->opened ? t->allowed : 0;
+}
+
+static void span_end(struct talk *t)
+{
+    if (!t->span) return;
+    span_leave(t->span);
+    t->job->n_taken--;
+    t->span = NULL;
+}
+
+void talk_begin(struct talk *t, struct job *j, struct span *s, struct talk_room *r)
+{
+    *t = (struct talk){.job = j, .id = ++r->n_talks, .colour_of = s->number};
+    span_begin(t, s);
+}
+
+void talk_next(struct talk *t, struct span *s)
+{
+    span_end(t);
+    span_begin(t, s);
 }
 
 // What all functions here look at.
@@ -67,7 +94,9 @@ static int send_credit(const struct ear *d, struct err *e)
     struct msg *m = message(d, MSG_CREDIT);
     m->credit = d->t->credit;
     int rc = group_send(d->g, m, e);
-    if (rc >= 0) d->t->credit = 0;
+    if (rc < 0) return rc;
+    d->t->allowed += d->t->credit;
+    d->t->credit = 0;
     return rc;
 }
 
@@ -77,17 +106,17 @@ static int send_open(const struct ear *d, struct err *e)
     const struct spec_render *r = &j->spec->r;
     const struct reel_info *i = reel_info(j->reel);
     size_t pixels = (size_t)r->h * (size_t)r->w;
+    if (!d->t->span->colour) return E_BUSY; // it is being read
     struct msg *m = message(d, MSG_OPEN);
     m->open.spec = *r;
     memcpy(m->open.n_samples, i->n_samples, sizeof m->open.n_samples);
     memcpy(m->open.voice_hash, i->voice_hash, sizeof m->open.voice_hash);
-    m->bulk[0] = (struct msg_bulk){reel_colour_picture(j->reel), pixels * 3};
+    m->bulk[0] = (struct msg_bulk){d->t->span->colour, pixels * 3};
     m->bulk[1] = (struct msg_bulk){reel_masks(j->reel), reel_masks(j->reel) ? pixels * (size_t)r->n_speakers : 0};
     m->n_bulk = 2;
     int rc = group_send(d->g, m, e);
     if (rc < 0) return rc;
     d->t->opened = d->t->changed = true;
-    d->t->next_run = j->committed;
     d->t->credit = CREDIT;
     return 0;
 }
@@ -119,55 +148,74 @@ static int send_voice(const struct ear *d, struct err *e)
 static int send_run(const struct ear *d, struct err *e)
 {
     struct job *j = d->t->job;
+    struct span *s = d->t->span;
     int64_t k = d->t->next_run;
-    if (k >= reel_info(j->reel)->n_segments || k > j->committed + 1) return 0;
-    if (j->picture_of != k) {
-        j->picture_wanted = k;
+    if (k >= s->end || k > s->committed + 1) return 0;
+    if (s->picture_of != k) {
+        s->picture_wanted = k;
         return 0;
     }
     struct plan_segment g = reel_segment(j->reel, k);
-    const struct job_tail *tail = g.first ? NULL : job_tail_of(j, k - 1);
+    const struct span_tail *tail = g.first ? NULL : span_tail_of(s, k - 1);
     if (!g.first && !tail) return 0;
     struct msg *m = message(d, MSG_RUN);
+    size_t bytes = (size_t)j->spec->r.h * (size_t)j->spec->r.w * 3;
+    bool other = d->t->colour_of != s->number;
     m->run = (struct msg_run){.segment = k,
                               .start = g.start,
                               .keep_from = g.keep_from,
                               .keep_to = g.keep_to,
                               .first = g.first,
-                              .last = g.last};
-    m->bulk[0] = (struct msg_bulk){j->picture, (size_t)j->spec->r.h * (size_t)j->spec->r.w * 3};
+                              .last = g.last,
+                              .ends = k + 1 == s->end};
+    m->bulk[0] = (struct msg_bulk){s->picture, bytes};
     m->bulk[1] = (struct msg_bulk){tail ? tail->bytes : NULL, tail ? tail->n : 0};
-    m->n_bulk = 2;
+    m->bulk[2] = (struct msg_bulk){other ? s->colour : NULL, other ? bytes : 0};
+    m->n_bulk = 3;
     int rc = group_send(d->g, m, e);
-    if (rc >= 0) d->t->next_run++;
-    return rc;
+    if (rc < 0) return rc;
+    d->t->next_run++;
+    d->t->colour_of = s->number;
+    return 0;
 }
 
 // ---- from the group
 
 static int on_frames(const struct ear *d, const struct msg *m, struct err *e)
 {
-    struct job *j = d->t->job;
     const struct msg_frames *f = &m->frames;
-    size_t bytes = (size_t)f->n * (size_t)j->spec->r.h * (size_t)j->spec->r.w * 3 / 2;
-    if (f->segment != j->committed || m->bulk[0].n != bytes || f->first > reel_frames(j->reel))
-        return err_set(e, E_LOST, "the worker sent frames %lld to %lld of segment %lld in %zu bytes, which do not fit",
-                       (long long)f->first, (long long)f->first + f->n - 1, (long long)f->segment + 1, m->bulk[0].n);
-    int rc = reel_push(j->reel, f->first, (int)f->n, m->bulk[0].data, e);
-    if (rc < 0) return rc;
-    d->t->credit += f->n;
-    rc = send_credit(d, e);
-    return rc == E_BUSY ? 0 : rc; // it stays due
+    d->t->allowed -= f->n;
+    if (d->t->allowed < 0)
+        return err_set(e, E_LOST, "the worker sent %lld frames more than it was allowed", (long long)-d->t->allowed);
+    int rc = intake_frames(d->t->span->intake, f, m->bulk[0].data, m->bulk[0].n, e);
+    if (rc == 0) d->t->credit += f->n; // had before
+    return rc;
 }
 
-// The film first, then the word that it is there.
+static int on_done(const struct ear *d, const struct msg_done *t, struct err *e)
+{
+    struct span *s = d->t->span;
+    struct plan_segment next;
+    bool more = t->segment + 1 < s->end;
+    if (t->segment < s->first || t->segment >= s->end)
+        return err_set(e, E_LOST, "the worker ended segment %lld, which it was not given", (long long)t->segment + 1);
+    if (more) next = reel_segment(d->t->job->reel, t->segment + 1);
+    return intake_done(s->intake, t, more ? &next : NULL, e);
+}
+
+// The piece is on disk: now the word that it is.
 static int commit(const struct ear *d, const struct msg_done *t, struct err *e)
 {
     struct job *j = d->t->job;
-    const struct job_tail *tail = job_tail_of(j, t->segment);
+    struct span *s = d->t->span;
+    const char *layout = group_layout(d->g);
+    const struct span_tail *tail = t->segment + 1 < s->end ? span_tail_of(s, t->segment) : NULL;
+    if (t->segment + 1 < s->end && !tail)
+        return err_set(e, E_LOST, "the worker ended segment %lld and sent no tail of it", (long long)t->segment + 1);
     struct store_segment g = {.job = j->id,
                               .number = t->segment,
-                              .frames = reel_frames(j->reel),
+                              .first = t->segment == s->first,
+                              .layout = layout,
                               .tail = tail ? tail->bytes : NULL,
                               .n_tail = tail ? tail->n : 0,
                               .condition_ms = t->condition_ms,
@@ -175,26 +223,11 @@ static int commit(const struct ear *d, const struct msg_done *t, struct err *e)
                               .decode_ms = t->decode_ms,
                               .tail_ms = t->tail_ms,
                               .drift = t->drift};
-    int rc = reel_end_segment(j->reel, &g.media_bytes, e);
-    if (rc >= 0) rc = store_commit(d->s, &g, e);
+    int rc = store_commit(d->s, &g, e);
     if (rc < 0) return rc;
-    j->frames = g.frames;
-    j->bytes = g.media_bytes;
-    return 0;
-}
-
-static int on_done(const struct ear *d, const struct msg_done *t, struct err *e)
-{
-    struct job *j = d->t->job;
-    if (t->segment != j->committed)
-        return err_set(e, E_LOST, "the worker ended segment %lld where segment %lld was due", (long long)t->segment + 1,
-                       (long long)j->committed + 1);
-    struct plan_segment g = reel_segment(j->reel, t->segment);
-    if (reel_frames(j->reel) != g.start + g.keep_to)
-        return err_set(e, E_LOST, "the worker ended segment %lld after frame %lld of %lld", (long long)t->segment + 1,
-                       (long long)reel_frames(j->reel), (long long)(g.start + g.keep_to));
-    int rc = commit(d, t, e);
-    if (rc < 0) return rc;
+    if (!j->layout[0]) snprintf(j->layout, sizeof j->layout, "%s", layout);
+    if (strcmp(j->layout, layout) != 0) j->mixed = true;
+    s->committed++;
     j->committed++;
     j->attempts = 0;
     j->condition_ms += t->condition_ms;
@@ -202,9 +235,22 @@ static int on_done(const struct ear *d, const struct msg_done *t, struct err *e)
     j->decode_ms += t->decode_ms;
     j->tail_ms += t->tail_ms;
     if (t->drift > j->drift) j->drift = t->drift;
-    job_beat(j, "done", t->segment, 0, 0);
+    job_beat(j, s, "done", t->segment, 0, 0);
     d->t->changed = true;
     return 0;
+}
+
+// What the intake has done meanwhile.
+static int keep(const struct ear *d, struct err *e)
+{
+    struct msg_done done;
+    int rc;
+    d->t->credit += intake_encoded(d->t->span->intake);
+    while ((rc = intake_kept(d->t->span->intake, &done, e)) == 1) {
+        rc = commit(d, &done, e);
+        if (rc < 0) return rc;
+    }
+    return rc;
 }
 
 static int on_message(const struct ear *d, const struct msg *m, struct err *e)
@@ -216,16 +262,17 @@ static int on_message(const struct ear *d, const struct msg *m, struct err *e)
         log_debug("group.hello", "device=\"%s\" ranks=%u", m->hello.device, m->hello.ranks);
         return 0;
     case MSG_BEAT: // of a segment that is none of this talk's: the last one's echo
-        if (m->beat.segment >= 0 && (m->beat.segment < j->committed || m->beat.segment >= d->t->next_run)) return 0;
-        job_beat(j, m->beat.stage, m->beat.segment, m->beat.step, m->beat.n_steps);
+        if (m->beat.segment >= 0 && (m->beat.segment < d->t->span->committed || m->beat.segment >= d->t->next_run))
+            return 0;
+        job_beat(j, d->t->span, m->beat.stage, m->beat.segment, m->beat.step, m->beat.n_steps);
         d->t->changed = true;
         return 0;
     case MSG_NOTICE:
         d->t->changed = known;
         return known ? job_note(j, d->s, m->notice, e) : 0;
     case MSG_TAIL:
-        if (known && m->tail_segment >= j->committed && m->tail_segment < d->t->next_run)
-            job_tail_keep(j, m->tail_segment, m->bulk[0].data, m->bulk[0].n);
+        if (known && m->tail_segment >= d->t->span->committed && m->tail_segment < d->t->next_run)
+            span_tail_keep(d->t->span, m->tail_segment, m->bulk[0].data, m->bulk[0].n);
         return 0;
     case MSG_FRAMES:
         return known ? on_frames(d, m, e) : 0;
@@ -262,22 +309,30 @@ static int tell(const struct ear *d, bool hold, struct err *e)
 int talk_turn(struct talk *t, struct group *g, struct store *s, struct talk_room *r, bool hold, struct err *e)
 {
     struct ear d = {t, g, s, r};
-    int rc = hear(&d, e);
-    if (rc >= 0 && !talk_is_done(t) && group_is_up(g)) {
+    int rc = keep(&d, e);
+    if (rc >= 0 && !t->over) rc = hear(&d, e);
+    if (rc >= 0 && !t->over && !talk_is_done(t) && group_is_up(g)) {
         rc = tell(&d, hold, e);
         if (rc >= 0) rc = hear(&d, e); // a send may have taken the descriptor's edge
     }
-    return rc;
+    if (rc < 0 && !t->over) {
+        t->over = true;
+        t->why = (struct err){0};
+        err_set(&t->why, rc, "%s", e->text);
+    }
+    if (!t->over || intake_owes(t->span->intake)) return 0;
+    return err_set(e, t->why.code, "%s", t->why.text);
 }
 
-bool talk_is_done(const struct talk *t) { return t->job->committed == reel_info(t->job->reel)->n_segments; }
+bool talk_is_done(const struct talk *t) { return span_is_done(t->span); }
 
-bool talk_is_idle(const struct talk *t) { return !t->opened || t->next_run == t->job->committed; }
+bool talk_is_idle(const struct talk *t) { return !t->opened || t->next_run == t->span->committed; }
 
 void talk_end(struct talk *t, struct group *g, struct talk_room *r)
 {
     struct ear d = {t, g, NULL, r};
-    if (t->opened) group_send(g, message(&d, talk_is_idle(t) ? MSG_CLOSE : MSG_CANCEL), NULL);
+    if (t->opened && g) group_send(g, message(&d, talk_is_idle(t) ? MSG_CLOSE : MSG_CANCEL), NULL);
+    span_end(t);
 }
 
 int talk_hear(struct group *g, struct talk_room *r, struct err *e)

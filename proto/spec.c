@@ -149,6 +149,42 @@ static int set_degree(void *base, struct arena *a, const struct opt *o, const ch
     return 0;
 }
 
+static int one_cut(int64_t *frame, const char *from, const char *word, struct err *e)
+{
+    char *end;
+    double v = strtod(word, &end), rate = 25;
+    if (*end == ':') v = 60 * v + strtod(end + 1, &end);
+    if (*end == ':') v = 60 * v + strtod(end + 1, &end);
+    if (strcmp(end, "f") == 0) rate = 1;
+    bool ended = *end == 0 || rate == 1;
+    if (end == word || !ended || !isfinite(v) || v < 0 || v > 1e7)
+        return err_set(e, E_INPUT, "%s: '%s' is no time; give seconds (12.5), minutes (1:12.5) or frames (310f)", from,
+                       word);
+    *frame = (int64_t)floor(v * rate + 0.5);
+    return 0;
+}
+
+static int set_cuts(void *base, struct arena *a, const struct opt *o, const char *from, const char *text, struct err *e)
+{
+    (void)o;
+    struct spec *s = base;
+    s->cut_at_shots = strcmp(text, "auto") == 0;
+    s->cut_from = arena_strdup(a, from);
+    s->n_cuts = 0;
+    if (s->cut_at_shots || strcmp(text, "none") == 0 || strcmp(text, "no") == 0) return 0;
+    int n = 1;
+    for (const char *c = text; *c; c++) n += *c == ',';
+    if (n > SPEC_CUTS) return err_set(e, E_INPUT, "%s: %d cuts; at most %d are taken", from, n, SPEC_CUTS);
+    s->cut = arena_array(a, (size_t)n, sizeof *s->cut);
+    char *rest = arena_strdup(a, text), *word;
+    while ((word = strsep(&rest, ","))) {
+        int rc = one_cut(&s->cut[s->n_cuts], from, word, e);
+        if (rc < 0) return rc;
+        s->n_cuts++;
+    }
+    return 0;
+}
+
 static bool is_off(const char *text)
 {
     return strcmp(text, "no") == 0 || strcmp(text, "false") == 0 || strcmp(text, "0") == 0;
@@ -177,9 +213,10 @@ static int set_quant(void *base, struct arena *a, const struct opt *o, const cha
 static int set_scenes(void *base, struct arena *a, const struct opt *o, const char *from, const char *text,
                       struct err *e)
 {
-    (void)o, (void)a, (void)e;
-    if (is_off(text)) return 0;
-    spec_notice(base, from, "this version renders a video as one shot, cuts included");
+    (void)o, (void)e;
+    struct spec *s = base;
+    s->cut_at_shots = !is_off(text);
+    s->cut_from = arena_strdup(a, from);
     return 0;
 }
 
@@ -220,6 +257,8 @@ static const struct opt rows[] = {
     {"teacache-thresh", OPT_REAL, FIELD(r.teacache_thresh), 0, 1e9, NULL, NULL, "X", "its threshold (0.2)"},
     {"audio-tail", OPT_NAME, FIELD(r.tail), 0, 0, tails, NULL, "silence|mirror", "what follows the voice in the last segment"},
     {"on-video-end", OPT_NAME, FIELD(video_end), 0, 0, video_ends, NULL, "hold|loop|pingpong|stop", "when the video is shorter than the voice"},
+    {"cuts", OPT_CALL, 0, 0, 0, NULL, set_cuts, "auto|T,T...", "where the film begins afresh: at the video's shots, or at times in seconds (none)"},
+    {"relax-layout", OPT_FLAG, FIELD(relax_layout), 0, 0, NULL, NULL, NULL, "go on with it on other processors than it was begun on"},
     {"lora-dir", OPT_CALL, 0, 0, 0, NULL, set_lora, "FILE...", "LoRA files to merge; also --lora"},
     {"lora-scale", OPT_CALL, 0, 0, 0, NULL, set_lora_scale, "X...", "one for all, or one each (1.0)"},
     {"crf", OPT_INT, FIELD(crf), 1, 51, NULL, NULL, "N", "H.264 quality, smaller is better (18)"},
@@ -445,6 +484,15 @@ static void warn_adapter(struct spec *s, const struct model *m)
         spec_notice(s, adapter, "made for one speaker, both may move with either voice; fetch InfiniteTalk/multi");
 }
 
+// The published program renders shots as films of their own; what it makes of them is not reproduced.
+static int check_cuts(const struct spec *s, struct err *e)
+{
+    if (s->r.parity != SPEC_PARITY_PUBLISHED || (!s->cut_at_shots && s->n_cuts == 0)) return 0;
+    return err_set(e, E_INPUT,
+                   "--cuts and --scene-seg are not reproduced as the published program has them; leave out "
+                   "--parity published, or the cuts");
+}
+
 static int resolve_preset(const struct spec *s, struct err *e)
 {
     for (const char *const *p = presets; *p; p++)
@@ -489,6 +537,7 @@ static int resolve_seed(struct spec *s, struct err *e)
 int spec_resolve(struct spec *s, const struct model *m, struct err *e)
 {
     if (check_inputs(s, e) < 0 || check_speakers(s, e) < 0 || check_output(s, e) < 0) return E_INPUT;
+    if (check_cuts(s, e) < 0) return E_INPUT;
     s->r.n_speakers = s->n_speakers;
     warn_adapter(s, m);
     if (resolve_numbers(s, m, e) < 0 || resolve_preset(s, e) < 0 || resolve_lora(s, e) < 0) return E_INPUT;

@@ -15,7 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { SPEC_SPEAKERS = 2, SPEC_LORAS = 8, SPEC_PROMPT_MAX = 8192 };
+enum { SPEC_SPEAKERS = 2, SPEC_LORAS = 8, SPEC_PROMPT_MAX = 8192, SPEC_CUTS = 10000 };
 enum spec_mode { SPEC_STREAMING, SPEC_CLIP };
 enum spec_audio_type { SPEC_AUDIO_NONE, SPEC_PARA, SPEC_ADD };
 enum spec_parity { SPEC_PARITY_NONE, SPEC_PARITY_PUBLISHED };
@@ -64,8 +64,13 @@ struct spec {
     int64_t max_frame_num; // 0: no limit
     double face_scale;     // 0.05
     int video_end;         // enum spec_video_end
-    int crf;               // 18
-    const char *preset;    // x264 preset
+    bool cut_at_shots;     // spans begin where the video's shots do
+    const char *cut_from;  // the flag or key that asked for it; the arena's
+    int64_t *cut;          // or at these frames; the arena's
+    int n_cuts;
+    bool relax_layout;  // a group of any layout class may go on with it
+    int crf;            // 18
+    const char *preset; // x264 preset
     const char *lora[SPEC_LORAS];
     double lora_scale[SPEC_LORAS];
     int n_lora, n_lora_scale;

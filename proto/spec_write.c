@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 // A number below its range is the mark of a field that nobody has set.
@@ -64,6 +65,19 @@ static void put_loras(json_t *tree, const struct spec *s)
     put(tree, "lora-scale", scales);
 }
 
+static void put_cuts(json_t *tree, const struct spec *s)
+{
+    if (s->cut_at_shots) put(tree, "cuts", json_string("auto"));
+    if (s->cut_at_shots || s->n_cuts == 0) return;
+    size_t room = (size_t)s->n_cuts * 24 + 1, n = 0;
+    char *text = malloc(room);
+    BUG_IF(!text, "no memory for cuts");
+    for (int i = 0; i < s->n_cuts; i++)
+        n += (size_t)snprintf(text + n, room - n, "%s%lldf", i ? "," : "", (long long)s->cut[i]);
+    put(tree, "cuts", json_string(text));
+    free(text);
+}
+
 json_t *spec_write(const struct spec *s)
 {
     // the published program's names for what has a name of its own
@@ -76,6 +90,7 @@ json_t *spec_write(const struct spec *s)
     }
     put_voices(tree, s);
     put_loras(tree, s);
+    put_cuts(tree, s);
     put_box(tree, "box1", &s->region[0]);
     put_box(tree, "box2", &s->region[1]);
     return tree;

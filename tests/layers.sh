@@ -32,7 +32,7 @@ keeper() {
     dnnl*|oneapi/dnnl/*) echo kernels/cpu/dnnl.c ;;
     zmq.h) echo proto/chan ;;
     yaml.h) echo proto/yaml.c ;;
-    sqlite3.h) echo daemon/store.c ;;
+    sqlite3.h) echo daemon/store_parts.h ;;
     uv.h) echo daemon/loop.c ;;
     sodium.h) echo proto/base/hash.c ;;
     mpi.h) echo parallel/comm_mpi.c ;;

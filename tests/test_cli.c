@@ -541,7 +541,7 @@ static void a_worker_that_fails_is_told_and_its_film_kept(void **state)
         {"silent:2", "the worker has been silent for", 75, 29, 41},
         {"stall:1", "the worker has not got on for", 75, 17, 29},
         {"garbage:1", "which do not fit", 75, 17, 29},
-        {"short:1", "the worker ended segment 2 after frame 23 of 29", 75, 23, 23},
+        {"short:1", "the worker ended segment 2 after frame 23 of 29", 75, 17, 17},
         {"fail:2", "segment refused: the words are too long", 1, 29, 41},
         {"die:0", "it was at: ", 75, 0, 17},
         {"mute", "the worker did not call within", 75, 0, 0},

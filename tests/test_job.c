@@ -1,4 +1,4 @@
-// daemon/job: every event in every state, tails by segment, a percentage that never goes back.
+// daemon/job: every event in every state, beats as they may be shown, time left.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -65,36 +65,14 @@ static void what_is_over_stays_over_unless_retried(void **state)
         }
 }
 
-static void the_last_two_tails_are_kept(void **state)
-{
-    (void)state;
-    struct job j;
-    job_init(&j, 1, NULL, NULL, "");
-    assert_null(job_tail_of(&j, 0));
-    for (int64_t k = 0; k < 9; k++) {
-        char bytes[9];
-        memset(bytes, (int)k, sizeof bytes);
-        job_tail_keep(&j, k, bytes, sizeof bytes);
-        job_tail_keep(&j, k, bytes, sizeof bytes); // a replay
-        memset(bytes, 99, sizeof bytes);           // a copy was kept
-        const struct job_tail *t = job_tail_of(&j, k), *before = job_tail_of(&j, k - 1);
-        assert_int_equal(t->n, sizeof bytes);
-        assert_int_equal(((const char *)t->bytes)[8], k);
-        if (k > 0) assert_int_equal(((const char *)before->bytes)[0], k - 1);
-        assert_null(job_tail_of(&j, k - 2));
-        assert_null(job_tail_of(&j, -1));
-    }
-    job_release(&j);
-}
-
 static void beats_are_cleaned_before_they_are_shown(void **state)
 {
     (void)state;
     struct job j;
     job_init(&j, 1, NULL, NULL, "");
-    job_beat(&j, "lo\033[2Jad\n", -1, 0, 0);
+    job_beat(&j, NULL, "lo\033[2Jad\n", -1, 0, 0);
     assert_string_equal(j.stage, "lo-[2Jad-");
-    job_beat(&j, "far", INT64_MIN, 1, 2); // no such segment: nothing is taken
+    job_beat(&j, NULL, "far", INT64_MIN, 1, 2); // no such segment: nothing is taken
     assert_string_equal(j.stage, "lo-[2Jad-");
     job_release(&j);
 }
@@ -121,7 +99,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_the_moves_of_the_chart_are_made),
         cmocka_unit_test(what_is_over_stays_over_unless_retried),
-        cmocka_unit_test(the_last_two_tails_are_kept),
         cmocka_unit_test(beats_are_cleaned_before_they_are_shown),
         cmocka_unit_test(time_left_follows_the_steps),
     };

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/media/mux.h"
+#include "tests/film_maker.h"
 
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
@@ -29,6 +29,13 @@ static const char *in_folder(const char *name)
     char *p = path[turn++ % 4];
     snprintf(p, 256, "%s/%s", folder, name);
     return p;
+}
+
+static const char *piece_path(void)
+{
+    static char path[256];
+    snprintf(path, sizeof path, "%s/piece", folder);
+    return path;
 }
 
 // ---- a film to write: a moving slope whose mean brightness tells the frame's number, and a tone that starts with a
@@ -72,14 +79,11 @@ struct film {
     int64_t resume_frames, resume_bytes;
 };
 
-static struct mux *film_open(struct film *f)
+static struct maker film_open(struct film *f)
 {
     struct err e = {0};
     struct mux_options o = {.path = f->growing,
-                            .w = W,
-                            .h = H,
-                            .crf = 18,
-                            .preset = f->preset,
+                            .picture = {.w = W, .h = H, .crf = 18, .preset = f->preset},
                             .n_frames = f->n_frames,
                             .read_audio = tone_read,
                             .audio = &f->tone,
@@ -88,13 +92,13 @@ static struct mux *film_open(struct film *f)
                             .n_audio = f->tone.n,
                             .resume_frames = f->resume_frames,
                             .resume_bytes = f->resume_bytes};
-    struct mux *m = NULL;
+    struct maker k = {.picture = o.picture, .next = f->resume_frames};
     f->tone.asked = 0;
-    if (mux_open(&m, &o, &e) < 0) fail_msg("%s", e.text);
-    return m;
+    if (mux_open(&k.mux, &o, &e) < 0) fail_msg("%s", e.text);
+    return k;
 }
 
-static void film_push(struct film *f, struct mux *m, int64_t from, int64_t to)
+static void film_push(struct film *f, struct maker *m, int64_t from, int64_t to)
 {
     struct err e = {0};
     uint8_t *yuv = malloc((size_t)f->push * FRAME);
@@ -103,9 +107,10 @@ static void film_push(struct film *f, struct mux *m, int64_t from, int64_t to)
         if (end > to) end = to;
         int n = (int)(end - i < f->push ? end - i : f->push);
         for (int j = 0; j < n; j++) frame_draw(yuv + j * FRAME, i + j);
-        if (mux_push(m, i, n, yuv, &e) < 0) fail_msg("%s", e.text);
+        if (maker_push(m, n, yuv, &e) < 0) fail_msg("%s", e.text);
         i += n;
-        if (i == end && mux_end_segment(m, &e) < 0) fail_msg("%s", e.text);
+        bool ends = i == end || i == f->n_frames;
+        if (ends && maker_end_segment(m, piece_path(), &e) < 0) fail_msg("%s", e.text);
     }
     free(yuv);
 }
@@ -113,11 +118,11 @@ static void film_push(struct film *f, struct mux *m, int64_t from, int64_t to)
 static void film_write(struct film *f)
 {
     struct err e = {0};
-    struct mux *m = film_open(f);
-    film_push(f, m, 0, f->n_frames);
-    assert_int_equal(mux_frames(m), f->n_frames);
+    struct maker m = film_open(f);
+    film_push(f, &m, 0, f->n_frames);
+    assert_int_equal(mux_frames(m.mux), f->n_frames);
     assert_int_not_equal(access(f->final, F_OK), 0); // the name appears only when it is whole
-    if (mux_finish(m, f->final, &e) < 0) fail_msg("%s", e.text);
+    if (mux_finish(m.mux, f->final, &e) < 0) fail_msg("%s", e.text);
     assert_int_not_equal(access(f->growing, F_OK), 0);
 }
 
@@ -146,7 +151,7 @@ static void picture_seen(struct seen *s, const AVFrame *f, AVRational base)
     if (s->times_exact && s->levels_right) s->n_right = s->n_frames;
     if (f->key_frame) s->n_keys++;
     s->key_gap = f->key_frame ? 1 : s->key_gap + 1;
-    if (s->key_gap > MUX_KEY_FRAMES) s->times_exact = false;
+    if (s->key_gap > PIECE_KEY_FRAMES) s->times_exact = false;
 }
 
 // By time, as a player does: the encoder's priming lies before zero, or is not given out at all.
@@ -296,11 +301,11 @@ static void cut_files_play(void **state)
 {
     (void)state;
     struct film f = {120, 40, 7, {16000, 1, 120 * 640, 0}, in_folder("growing.mp4"), in_folder("x.mp4"), "veryfast"};
-    struct mux *m = film_open(&f);
+    struct maker m = film_open(&f);
     int64_t on_disk[4] = {0};
     struct stat st;
     for (int k = 0; k < 3; k++) {
-        film_push(&f, m, k * 40, (k + 1) * 40);
+        film_push(&f, &m, k * 40, (k + 1) * 40);
         assert_int_equal(stat(f.growing, &st), 0);
         on_disk[k + 1] = st.st_size;
         struct seen s = film_read(f.growing); // while it grows
@@ -309,7 +314,7 @@ static void cut_files_play(void **state)
         assert_true(s.n_samples >= (k + 1) * 40 * 640 - 1024);
         if (llabs(s.first_loud - 8000) >= 80) fail_msg("the click lies at %lld", (long long)s.first_loud);
     }
-    mux_abort(m, true);
+    mux_abort(m.mux, true);
     assert_int_equal(film_read(f.growing).n_frames, 120);
     size_t n;
     uint8_t *d = file_read(f.growing, &n);
@@ -359,14 +364,15 @@ static void bytes_do_not_depend_on_what_lay_in_memory(void **state)
         struct err e = {0};
         struct mux *m = NULL;
         struct mux_options o = {
-            .path = in_folder("growing.mp4"), .w = NARROW, .h = NARROW, .crf = 18, .n_frames = N_FRAMES};
+            .path = in_folder("growing.mp4"), .picture = {.w = NARROW, .h = NARROW, .crf = 18}, .n_frames = N_FRAMES};
         mallopt(M_PERTURB, filling * 80);
         if (mux_open(&m, &o, &e) < 0) fail_msg("%s", e.text);
+        struct maker maker = {.mux = m, .picture = o.picture};
         for (int i = 0; i < N_FRAMES; i++) {
             for (int k = 0; k < NARROW * NARROW; k++) yuv[k] = i >> (15 - k % NARROW / 4) & 1 ? 220 : 30;
             memset(yuv + NARROW * NARROW, 128, NARROW * NARROW / 2);
-            assert_int_equal(mux_push(m, i, 1, yuv, &e), 0);
-            if (i % 12 == 11) assert_int_equal(mux_end_segment(m, &e), 0);
+            assert_int_equal(maker_push(&maker, 1, yuv, &e), 0);
+            if (i % 12 == 11) assert_int_equal(maker_end_segment(&maker, piece_path(), &e), 0);
         }
         if (mux_finish(m, in_folder("narrow.mp4"), &e) < 0) fail_msg("%s", e.text);
         size_t n;
@@ -384,30 +390,31 @@ static void bytes_do_not_depend_on_what_lay_in_memory(void **state)
     free(first);
 }
 
-static void replays_are_harmless_and_gaps_are_not(void **state)
+static void a_film_is_delivered_only_when_it_is_whole(void **state)
 {
     (void)state;
     struct film f = {20, 10, 10, {16000, 1, 20 * 640, 0}, in_folder("growing.mp4"), in_folder("z.mp4"), "ultrafast"};
-    struct mux *m = film_open(&f);
+    struct maker m = film_open(&f);
     struct err e = {0};
-    uint8_t *yuv = calloc(10, FRAME);
-    film_push(&f, m, 0, 10);
-    assert_int_equal(mux_push(m, 3, 5, yuv, &e), 0); // black, and too late
-    assert_int_equal(mux_frames(m), 10);
-    assert_int_equal(mux_push(m, 12, 5, yuv, &e), E_FATAL);
-    assert_string_equal(e.text, "frames 10 to 11 are missing");
-    film_push(&f, m, 10, 15);
-    assert_int_equal(mux_finish(m, f.final, &e), E_FATAL);
-    assert_non_null(strstr(e.text, "has 15 of 20 frames"));
+    film_push(&f, &m, 0, 10);
+    assert_int_equal(mux_finish(m.mux, f.final, &e), E_FATAL);
+    assert_non_null(strstr(e.text, "has 10 of 20 frames"));
     assert_int_not_equal(access(f.final, F_OK), 0);
-    film_push(&f, m, 15, 20);
-    assert_int_equal(mux_push(m, 20, 3, yuv, &e), 0); // past the end
-    assert_int_equal(mux_finish(m, "film.avi", &e), E_INPUT);
-    assert_non_null(strstr(e.text, ".mp4 or .mov"));
-    assert_int_equal(mux_finish(m, in_folder("nowhere/z.mp4"), &e), E_FATAL);
-    if (mux_finish(m, f.final, &e) < 0) fail_msg("%s", e.text);
-    assert_true(film_read(f.final).levels_right);
+    struct piece *more = NULL;
+    uint8_t *yuv = calloc(11, FRAME);
+    assert_int_equal(piece_open(&more, &m.picture, &e), 0);
+    assert_int_equal(piece_push(more, 11, yuv, &e), 0);
+    assert_int_equal(piece_end(more, &e), 0);
+    assert_int_equal(mux_piece(m.mux, more, &e), E_FATAL); // past the end
+    assert_non_null(strstr(e.text, "1 frames more than the 20"));
+    piece_free(&more);
     free(yuv);
+    film_push(&f, &m, 10, 20);
+    assert_int_equal(mux_finish(m.mux, "film.avi", &e), E_INPUT);
+    assert_non_null(strstr(e.text, ".mp4 or .mov"));
+    assert_int_equal(mux_finish(m.mux, in_folder("nowhere/z.mp4"), &e), E_FATAL);
+    if (mux_finish(m.mux, f.final, &e) < 0) fail_msg("%s", e.text);
+    assert_true(film_read(f.final).levels_right);
 }
 
 static void aborts_leave_what_is_asked(void **state)
@@ -415,12 +422,58 @@ static void aborts_leave_what_is_asked(void **state)
     (void)state;
     for (int keep = 0; keep < 2; keep++) {
         struct film f = {50, 20, 20, {16000, 1, 50 * 640, 0}, in_folder("half.mp4"), NULL, "ultrafast"};
-        struct mux *m = film_open(&f);
-        film_push(&f, m, 0, 33); // within a segment
-        mux_abort(m, keep);
+        struct maker m = film_open(&f);
+        film_push(&f, &m, 0, 33);
+        mux_abort(m.mux, keep);
+        piece_free(&m.piece);
         assert_int_equal(access(f.growing, F_OK) == 0, keep);
         if (keep) assert_int_equal(film_read(f.growing).n_frames, 33);
     }
+}
+
+// A piece on disk that was cut off, or of which a byte was changed where sizes and places stand.
+static void damaged_pieces_are_refused(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct piece *p = NULL, *back = NULL;
+    struct piece_options o = {.w = W, .h = H, .crf = 18, .preset = "ultrafast"};
+    const char *path = piece_path();
+    uint8_t *yuv = calloc(7, FRAME);
+    assert_int_equal(piece_open(&p, &o, &e), 0);
+    assert_int_equal(piece_push(p, 7, yuv, &e), 0);
+    assert_int_equal(piece_end(p, &e), 0);
+    assert_int_equal(piece_write(p, path, &e), 0);
+    assert_int_equal(piece_read(&back, path, 7, &e), 0);
+    for (int i = 0; i < 7; i++) {
+        struct piece_packet a = piece_at(p, i), b = piece_at(back, i);
+        assert_int_equal(a.n, b.n);
+        assert_int_equal(a.pts, b.pts);
+        assert_int_equal(a.key, b.key);
+        assert_memory_equal(a.bytes, b.bytes, a.n);
+    }
+    piece_free(&back);
+    assert_int_equal(piece_read(&back, path, 8, &e), E_INPUT);
+    size_t n;
+    uint8_t *d = file_read(path, &n);
+    for (size_t cut = 0; cut < n; cut += 13) {
+        file_write(path, d, cut);
+        assert_int_equal(piece_read(&back, path, 7, &e), E_INPUT);
+        assert_non_null(strstr(e.text, "is damaged"));
+    }
+    static const size_t places[] = {0, 10, 11, 13, 15};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        d[places[i]] ^= 0x55;
+        file_write(path, d, n);
+        assert_int_equal(piece_read(&back, path, 7, &e), E_INPUT);
+        d[places[i]] ^= 0x55;
+    }
+    assert_int_equal(piece_write(p, "/dev/full", &e), E_FATAL);
+    assert_non_null(strstr(e.text, "no space left on the disk"));
+    remove(path);
+    free(d);
+    free(yuv);
+    piece_free(&p);
 }
 
 static char *bytes_of(const char *path, size_t *n)
@@ -464,16 +517,16 @@ static void a_film_goes_on_where_it_was_cut_off(void **state)
     for (size_t t = 0; t < sizeof tones / sizeof *tones; t++) {
         struct err e = {0};
         struct film f = {130, 20, 7, tones[t], in_folder("going.mp4"), in_folder("whole.mp4"), "veryfast", 0, 0};
-        struct mux *m = film_open(&f);
+        struct maker m = film_open(&f);
         int64_t end[SEGMENTS + 1] = {0};
         for (int k = 0; k < SEGMENTS; k++) {
-            film_push(&f, m, k * 20, k < SEGMENTS - 1 ? (k + 1) * 20 : 130);
-            end[k + 1] = mux_bytes(m);
+            film_push(&f, &m, k * 20, k < SEGMENTS - 1 ? (k + 1) * 20 : 130);
+            end[k + 1] = mux_bytes(m.mux);
         }
         size_t n_growing, n_final;
         char *growing = bytes_of(f.growing, &n_growing);
         assert_int_equal(n_growing, end[SEGMENTS]);
-        if (mux_finish(m, f.final, &e) < 0) fail_msg("%s", e.text);
+        if (mux_finish(m.mux, f.final, &e) < 0) fail_msg("%s", e.text);
         char *final = bytes_of(f.final, &n_final);
         for (int k = 1; k <= SEGMENTS; k++)
             for (int more = 0; more < 2; more++) {
@@ -482,10 +535,10 @@ static void a_film_goes_on_where_it_was_cut_off(void **state)
                 f.resume_frames = k < SEGMENTS ? k * 20 : 130;
                 f.resume_bytes = end[k];
                 m = film_open(&f);
-                assert_int_equal(mux_frames(m), f.resume_frames);
-                film_push(&f, m, f.resume_frames - 5, 130); // some of it again
+                assert_int_equal(mux_frames(m.mux), f.resume_frames);
+                film_push(&f, &m, f.resume_frames, 130);
                 if (k < SEGMENTS) same_bytes(f.growing, growing, n_growing, "growing", f.resume_frames);
-                if (mux_finish(m, f.final, &e) < 0) fail_msg("%s", e.text);
+                if (mux_finish(m.mux, f.final, &e) < 0) fail_msg("%s", e.text);
                 same_bytes(f.final, final, n_final, "delivered", f.resume_frames);
             }
         free(growing);
@@ -498,15 +551,13 @@ static void a_file_that_is_not_the_one_is_refused(void **state)
     (void)state;
     struct err e = {0};
     struct film f = {60, 20, 20, {16000, 1, 60 * 640, 0}, in_folder("other.mp4"), NULL, "ultrafast", 0, 0};
-    struct mux *m = film_open(&f);
-    film_push(&f, m, 0, 40);
-    int64_t bytes = mux_bytes(m);
-    mux_abort(m, true);
+    struct maker k = film_open(&f);
+    struct mux *m = NULL;
+    film_push(&f, &k, 0, 40);
+    int64_t bytes = mux_bytes(k.mux);
+    mux_abort(k.mux, true);
     struct mux_options o = {.path = f.growing,
-                            .w = W,
-                            .h = H,
-                            .crf = 18,
-                            .preset = "ultrafast",
+                            .picture = {.w = W, .h = H, .crf = 18, .preset = "ultrafast"},
                             .n_frames = 60,
                             .resume_frames = 40,
                             .resume_bytes = bytes - 1};
@@ -527,11 +578,12 @@ static void bad_options_are_sentences(void **state)
     (void)state;
     struct err e = {0};
     struct mux *m = NULL;
-    struct mux_options o = {.path = in_folder("bad.mp4"), .w = W, .h = H, .crf = 18, .preset = "swift", .n_frames = 5};
+    struct mux_options o = {
+        .path = in_folder("bad.mp4"), .picture = {.w = W, .h = H, .crf = 18, .preset = "swift"}, .n_frames = 5};
     assert_int_equal(mux_open(&m, &o, &e), E_INPUT);
     assert_non_null(strstr(e.text, "swift"));
     assert_int_not_equal(access(o.path, F_OK), 0);
-    o.preset = "fast";
+    o.picture.preset = "fast";
     o.path = in_folder("nowhere/bad.mp4");
     assert_int_equal(mux_open(&m, &o, &e), E_FATAL);
     assert_non_null(strstr(e.text, "nowhere"));
@@ -561,8 +613,9 @@ int main(void)
         cmocka_unit_test(cut_files_play),
         cmocka_unit_test(bytes_depend_on_pixels_alone),
         cmocka_unit_test(bytes_do_not_depend_on_what_lay_in_memory),
-        cmocka_unit_test(replays_are_harmless_and_gaps_are_not),
+        cmocka_unit_test(a_film_is_delivered_only_when_it_is_whole),
         cmocka_unit_test(aborts_leave_what_is_asked),
+        cmocka_unit_test(damaged_pieces_are_refused),
         cmocka_unit_test(a_film_goes_on_where_it_was_cut_off),
         cmocka_unit_test(a_file_that_is_not_the_one_is_refused),
         cmocka_unit_test(bad_options_are_sentences),

@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include "daemon/media/mp4_head.h"
-#include "daemon/media/mux.h"
 #include "daemon/media/remux.h"
+#include "tests/film_maker.h"
 
 #include <fcntl.h>
 #include <libavcodec/avcodec.h>
@@ -59,10 +59,7 @@ static void film_grow(const struct film *f, const char *path)
     struct err e = {0};
     struct mux *m = NULL;
     struct mux_options o = {.path = path,
-                            .w = W,
-                            .h = H,
-                            .crf = 20,
-                            .preset = f->preset,
+                            .picture = {.w = W, .h = H, .crf = 20, .preset = f->preset},
                             .n_frames = f->n_frames,
                             .read_audio = hum,
                             .audio = (void *)f,
@@ -70,11 +67,15 @@ static void film_grow(const struct film *f, const char *path)
                             .channels = f->channels,
                             .n_audio = f->n_audio};
     if (mux_open(&m, &o, &e) < 0) fail_msg("%s", e.text);
+    struct maker maker = {.mux = m, .picture = o.picture};
+    char piece[512];
+    snprintf(piece, sizeof piece, "%s.piece", path);
     static uint8_t yuv[FRAME];
     for (int64_t i = 0; i < f->n_frames; i++) {
         for (int k = 0; k < FRAME; k++) yuv[k] = (uint8_t)(60 + (k * 7 + k / W * (i % 9) + i * 11) % 120);
-        if (mux_push(m, i, 1, yuv, &e) < 0) fail_msg("%s", e.text);
-        if ((i + 1) % f->segment == 0 && mux_end_segment(m, &e) < 0) fail_msg("%s", e.text);
+        bool ends = (i + 1) % f->segment == 0 || i + 1 == f->n_frames;
+        if (maker_push(&maker, 1, yuv, &e) < 0) fail_msg("%s", e.text);
+        if (ends && maker_end_segment(&maker, piece, &e) < 0) fail_msg("%s", e.text);
     }
     mux_abort(m, true);
 }

@@ -52,7 +52,7 @@ static void equals_take_turns(void **state)
     for (int64_t now = 0; now < 600 * MINUTE; now += MINUTE / 4) {
         struct sched_job other = {.id = 1, .priority = 50, .waiting_since_ms = since[!on]};
         ran[on]++;
-        if (!sched_yields(50, &other, 1, now)) continue;
+        if (!sched_yields(50, 1, &other, 1, now)) continue;
         since[on] = now;
         on = !on;
     }
@@ -63,11 +63,11 @@ static void only_a_margin_moves_who_runs(void **state)
 {
     (void)state;
     struct sched_job j = {.id = 1, .priority = 50};
-    assert_true(sched_yields(50 - SCHED_MARGIN, &j, 1, 0));
-    assert_false(sched_yields(51 - SCHED_MARGIN, &j, 1, 0));
+    assert_true(sched_yields(50 - SCHED_MARGIN, 1, &j, 1, 0));
+    assert_false(sched_yields(51 - SCHED_MARGIN, 1, &j, 1, 0));
     j.not_before_ms = 5;
-    assert_false(sched_yields(0, &j, 1, 4));
-    assert_false(sched_yields(0, &j, 0, 9));
+    assert_false(sched_yields(0, 1, &j, 1, 4));
+    assert_false(sched_yields(0, 1, &j, 0, 9));
 }
 
 static void pauses_grow_to_a_limit(void **state)

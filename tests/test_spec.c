@@ -175,8 +175,10 @@ static void refusals_name_the_thing_and_the_way_out(void **state)
         {{GOOD, {"color-correction-strength", "2"}}, "2 is not between 0 and 1"},
         {{GOOD, {"preset", "quick"}}, "--preset: 'quick'"},
         {{GOOD, {"lora-dir", "@"}, {"lora-scale", "1"}, {"lora-scale", "2"}}, "1 LoRA files but 2 scales"},
-        {{GOOD, {"quant", "fp8"}}, "--quant is not supported"},
-        {{GOOD, {"ulysses-size", "8"}}, "one rank"},
+        {{GOOD, {"quant", "int4"}}, "'int4' is neither int8 nor fp8"},
+        {{GOOD, {"cuts", "1.5,soon"}}, "'soon' is no time; give seconds (12.5)"},
+        {{GOOD, {"cuts", "-3"}}, "'-3' is no time"},
+        {{GOOD, {"cuts", "auto"}, {"parity", "published"}}, "leave out --parity published, or the cuts"},
         {{GOOD, {"audio-mode", "tts"}}, "'tts' is not supported"},
         {{GOOD, {"task", "t2v-14B"}}, "infinitetalk-14B"},
     };

@@ -42,13 +42,14 @@ static void committed(struct store *s, uint64_t job, int64_t k)
     memset(tail, (int)k, sizeof tail);
     struct store_segment g = {.job = job,
                               .number = k,
-                              .frames = (k + 1) * 10,
-                              .media_bytes = (k + 1) * 1000,
+                              .first = k == 0,
+                              .layout = "one",
                               .tail = tail,
                               .n_tail = sizeof tail,
                               .denoise_ms = k,
                               .drift = 0.5};
     if (store_commit(s, &g, &e) < 0) fail_msg("%s", e.text);
+    if (store_film(s, job, k + 1, (k + 1) * 10, (k + 1) * 1000, &e) < 0) fail_msg("%s", e.text);
 }
 
 static struct store_job got(struct store *s, uint64_t id)
@@ -70,7 +71,7 @@ static void what_a_killed_process_has_said_is_there(void **state)
         struct store *s = opened();
         struct err e = {0};
         uint64_t id = added(s, "mine");
-        store_plan(s, id, 100000, 10000, &e);
+        store_plan(s, id, &(struct store_plan){.n_frames = 100000, .n_segments = 10000}, &e);
         for (int64_t k = 0; k < 10000; k++) {
             committed(s, id, k);
             if (write(pipe_of[1], &k, sizeof k) != sizeof k) _exit(1);
@@ -89,8 +90,9 @@ static void what_a_killed_process_has_said_is_there(void **state)
     struct store_job j;
     assert_int_equal(store_get_key(s, "mine", &j, &e), 1);
     assert_true(j.segments == last + 1 || j.segments == last + 2); // one more may have been on its way
-    assert_int_equal(j.frames, j.segments * 10);
-    assert_int_equal(j.media_bytes, j.segments * 1000);
+    assert_true(j.film_segments == j.segments || j.film_segments == j.segments - 1);
+    assert_int_equal(j.film_frames, j.film_segments * 10);
+    assert_int_equal(j.film_bytes, j.film_segments * 1000);
     int64_t n = j.segments;
     struct store_segment g;
     assert_int_equal(store_segment(s, j.id, n - 1, &g, &e), 1);
@@ -109,18 +111,18 @@ static void segments_come_in_order_and_once(void **state)
     struct store *s = opened();
     struct err e = {0};
     uint64_t id = added(s, NULL), other = added(s, NULL);
-    assert_int_equal(store_plan(s, id, 30, 3, &e), 0);
-    assert_int_equal(store_plan(s, other, 30, 3, &e), 0);
+    const struct store_plan plan = {.n_frames = 30, .n_segments = 3};
+    assert_int_equal(store_plan(s, id, &plan, &e), 0);
+    assert_int_equal(store_plan(s, other, &plan, &e), 0);
     committed(s, id, 0);
     committed(s, other, 0);
     committed(s, id, 1);
-    for (int64_t k = 0; k < 5; k++) {
-        struct store_segment g = {.job = id, .number = k, .frames = 1, .media_bytes = 1};
-        if (k == 2) continue;
-        assert_int_equal(store_commit(s, &g, &e), E_FATAL);
-        assert_non_null(strstr(e.text, "2 is due"));
-    }
-    struct store_segment g = {.job = 99, .number = 0, .frames = 1, .media_bytes = 1};
+    struct store_segment g = {.job = id, .number = 4};
+    assert_int_equal(store_commit(s, &g, &e), E_FATAL); // 3 is due
+    assert_non_null(strstr(e.text, "3 is due"));
+    g.number = 1;
+    assert_int_equal(store_commit(s, &g, &e), E_FATAL); // twice
+    g = (struct store_segment){.job = 99, .first = true};
     assert_int_equal(store_commit(s, &g, &e), E_FATAL); // of no job
     assert_int_equal(got(s, id).segments, 2);
     assert_int_equal(got(s, other).segments, 1);
@@ -128,6 +130,68 @@ static void segments_come_in_order_and_once(void **state)
     assert_int_equal(store_segment(s, id, 0, &g, &e), 0);
     assert_int_equal(got(s, other).segments, 1);
     assert_true(added(s, NULL) > other); // a number is never given twice
+    store_remove(&s);
+}
+
+// Three spans, the last one first: cuts, counts and each span's tail are there after the store was closed.
+static void spans_are_committed_in_any_order(void **state)
+{
+    (void)state;
+    struct store *s = opened();
+    struct err e = {0};
+    uint64_t id = added(s, NULL);
+    const int64_t cuts[] = {40, 90};
+    assert_int_equal(store_plan(s, id, &(struct store_plan){120, 6, cuts, 2}, &e), 0);
+    static const int order[] = {4, 2, 3, 0, 5}; // spans are 0 1, 2 3, 4 5
+    for (int i = 0; i < 5; i++) {
+        struct store_segment g = {.job = id,
+                                  .number = order[i],
+                                  .first = order[i] % 2 == 0,
+                                  .tail = order[i] % 2 == 0 ? "tail" : NULL,
+                                  .n_tail = order[i] % 2 == 0 ? 4 : 0,
+                                  .layout = i < 3 ? "one" : "two"};
+        if (store_commit(s, &g, &e) < 0) fail_msg("%s", e.text);
+        assert_int_equal(got(s, id).mixed, i >= 3);
+    }
+    store_close(&s);
+    s = opened();
+    struct store_job j = got(s, id);
+    assert_int_equal(j.segments, 5);
+    assert_int_equal(j.n_cuts, 2);
+    assert_string_equal(j.layout, "one");
+    int64_t *cut = NULL;
+    assert_int_equal(store_cuts(s, &j, &cut, &e), 0);
+    assert_memory_equal(cut, cuts, sizeof cuts);
+    free(cut);
+    struct store_segment g;
+    int64_t seen = 0;
+    for (int64_t k = 0; store_segment(s, id, k, &g, &e) == 1; k = g.number + 1) {
+        seen = seen * 10 + g.number;
+        assert_int_equal(g.n_tail, g.number == 0 ? 4 : 0); // of the others the span goes no further, or went on
+    }
+    assert_int_equal(seen, 2345);
+    store_remove(&s);
+}
+
+static void a_batch_is_added_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    struct store *s = opened();
+    struct err e = {0};
+    uint64_t id[3], before = added(s, "b/2");
+    struct store_job j[3], row;
+    static const char *const keys[] = {"b/1", "b/2", "b/3"};
+    for (int i = 0; i < 3; i++) j[i] = (struct store_job){.key = keys[i], .spec = "{}", .state = "queued"};
+    assert_int_equal(store_add_batch(s, j, 3, id, &e), E_FATAL); // the second one's key is taken
+    assert_int_equal(store_get_key(s, "b/1", &row, &e), 0);
+    j[1].key = "b/two";
+    assert_int_equal(store_add_batch(s, j, 3, id, &e), 0);
+    uint64_t at = 0;
+    int n = 0;
+    for (; store_next_of_batch(s, id[0], at, &row, &e) == 1; at = row.id, n++) assert_int_equal(row.batch, id[0]);
+    assert_int_equal(n, 3);
+    assert_int_equal(got(s, before).batch, 0);
+    assert_int_equal(store_next_of_batch(s, 0, 0, &row, &e), 0);
     store_remove(&s);
 }
 
@@ -197,8 +261,10 @@ static void other_files_are_sentences(void **state)
     shell("sqlite3 %s 'PRAGMA user_version = 9'", path);
     assert_int_equal(store_open(&s, place, &e), E_INPUT);
     assert_non_null(strstr(e.text, "format 9"));
-    shell("sqlite3 %s \"PRAGMA user_version = 1; INSERT INTO segments VALUES (1, 4, 5, 6, NULL, 0, 0, 0, 0, 0)\"",
-          path);
+    shell("sqlite3 %s \"PRAGMA user_version = 1\"", path);
+    assert_int_equal(store_open(&s, place, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "use the earlier one"));
+    shell("sqlite3 %s \"PRAGMA user_version = 2; UPDATE jobs SET segments = 5\"", path);
     s = opened();
     struct store_job j;
     assert_int_equal(store_get(s, 1, &j, &e), E_FATAL);
@@ -234,6 +300,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_killed_process_has_said_is_there),
         cmocka_unit_test(segments_come_in_order_and_once),
+        cmocka_unit_test(spans_are_committed_in_any_order),
+        cmocka_unit_test(a_batch_is_added_whole_or_not_at_all),
         cmocka_unit_test(jobs_move_and_their_events_stay_bounded),
         cmocka_unit_test(a_second_process_is_refused),
         cmocka_unit_test(other_files_are_sentences),

@@ -10,8 +10,8 @@
 
 #include "daemon/media/child.h"
 #include "daemon/media/loudness.h"
-#include "daemon/media/mux.h"
 #include "daemon/media/voice.h"
+#include "tests/film_maker.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -438,10 +438,7 @@ static const char *film_write(const char *name, struct voice *v, const struct vo
     struct mux *m = NULL;
     const char *path = in_folder(name);
     struct mux_options o = {.path = in_folder("growing.mp4"),
-                            .w = 64,
-                            .h = 64,
-                            .crf = 30,
-                            .preset = "ultrafast",
+                            .picture = {.w = 64, .h = 64, .crf = 30, .preset = "ultrafast"},
                             .n_frames = 50,
                             .read_audio = voice_read_audio,
                             .audio = v,
@@ -450,7 +447,9 @@ static const char *film_write(const char *name, struct voice *v, const struct vo
                             .n_audio = v ? i->n_mux : 0};
     if (mux_open(&m, &o, &e) < 0) fail_msg("%s", e.text);
     uint8_t *yuv = calloc(50, 64 * 96);
-    assert_int_equal(mux_push(m, 0, 50, yuv, &e), 0);
+    struct maker k = {.mux = m, .picture = o.picture};
+    assert_int_equal(maker_push(&k, 50, yuv, &e), 0);
+    assert_int_equal(maker_end_segment(&k, in_folder("piece"), &e), 0);
     free(yuv);
     if (mux_finish(m, path, &e) < 0) fail_msg("%s", e.text);
     return path;

@@ -180,14 +180,14 @@ static void on_turn(void *ctx)
 {
     struct run *r = ctx;
     if (r->signum) { // groups end with the dispatcher
-        if (!r->job.busy) loop_stop(r->loop);
+        if (r->job.n_busy == 0) loop_stop(r->loop);
         return;
     }
     dispatch_turn(r->dispatch);
-    if (!job_is_over(&r->job)) return;
+    if (!job_is_over(&r->job) || job_settles(&r->job)) return;
     if (r->goodbye_ms == 0) r->goodbye_ms = clock_ms() + GOODBYE_MS;
     bool gone = dispatch_drain(r->dispatch);
-    if (gone || (clock_ms() > r->goodbye_ms && !r->job.busy)) loop_stop(r->loop);
+    if (gone || (clock_ms() > r->goodbye_ms && r->job.n_busy == 0)) loop_stop(r->loop);
 }
 
 static void on_interrupt(void *ctx, int signum)

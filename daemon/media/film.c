@@ -253,6 +253,17 @@ int film_at_index(struct film *f, int64_t i, const AVFrame **out, struct err *e)
     return 0;
 }
 
+int film_step(struct film *f, bool first, const AVFrame **out, int64_t *us, struct err *e)
+{
+    int rc = first ? film_rewind(f, e) : 0;
+    if (rc < 0) return rc;
+    if (!ahead_fill(f)) return 0;
+    held_take(f);
+    *out = f->held;
+    *us = f->held_us;
+    return 1;
+}
+
 // ---- the length
 
 int film_length(struct film *f, int64_t limit_us, struct film_length *n, struct err *e)

@@ -39,6 +39,8 @@ int film_length(struct film *f, int64_t limit_us, struct film_length *n, struct 
 int film_at_us(struct film *f, int64_t us, const AVFrame **out, struct err *e);
 // Picture `i` in order of presentation; past the end: the last.
 int film_at_index(struct film *f, int64_t i, const AVFrame **out, struct err *e);
+// All pictures one after the other: the first one with `first`, then the next: 1, or 0 at the end. *us: when it begins.
+int film_step(struct film *f, bool first, const AVFrame **out, int64_t *us, struct err *e);
 // The display matrix (nine numbers) of the picture's frame or of its track, or NULL.
 const int32_t *film_matrix(const struct film *f, const AVFrame *frame);
 // Width to height of a stored pixel; 0:0 when nobody says.

@@ -1,9 +1,10 @@
-// The muxer: one libavformat run over the whole film, one x264 run per segment, one AAC run over the whole voice.
+// The muxer: one libavformat run over the whole film, one AAC run over the whole voice; pictures come as the pieces
+// that were made of the segments (piece.h), in the film's order, whatever the order in which they were made.
 //
-// Fragments: every IDR closes the fragment before it, so at most MUX_KEY_FRAMES frames (and the encoder's lookahead)
-// are not yet on disk. `delay_moov` holds the header back until both tracks have a packet: only then are the edit lists
-// known that hide the AAC encoder's priming and the reordering of B pictures. So the sound runs a little ahead of the
-// picture (LEAD_SAMPLES), more than the AAC encoder swallows before its first packet.
+// Fragments: every IDR closes the fragment before it. `delay_moov` holds the header back until both tracks have a
+// packet: only then are the edit lists known that hide the AAC encoder's priming and the reordering of B pictures. So
+// the sound runs a little ahead of the picture (LEAD_SAMPLES), more than the AAC encoder swallows before its first
+// packet.
 //
 // Trap: decode times. x264 says them per run, and a run shorter than its own delay says them differently, so they would
 // go backwards at a seam. They are counted here instead: the i-th packet of a segment that starts at frame s decodes at
@@ -17,28 +18,24 @@
 #include <fcntl.h>
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
-#include <libavutil/cpu.h>
-#include <libavutil/opt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { LEAD_SAMPLES = 4096, MUX_THREADS = 2, MUX_FPS = 25 };
+enum { LEAD_SAMPLES = 4096 };
 
 struct mux {
-    struct mux_options o; // path and preset are ours
+    struct mux_options o; // the path is ours
     struct growing *growing;
     AVFormatContext *file; // its pb is growing's
     AVStream *video, *sound;
-    AVCodecContext *venc, *aenc; // venc: NULL between segments
-    AVFrame *picture, *samples;
+    AVCodecContext *aenc;
+    AVFrame *samples;
     AVPacket *packet;
     float *interleaved;   // [frame_size, channels]
     int delay;            // pictures x264 may hold back to reorder
     int64_t next;         // frame expected
-    int64_t segment;      // its first frame
-    int64_t n_packets;    // of the segment
     int64_t n_read;       // samples of the voice that went to the encoder
     bool sound_ended;     // and its last packet was asked for
     bool replaying;       // the sound's packets are in the file already
@@ -72,37 +69,30 @@ static int mux_fail(const struct mux *m, int rc, const char *what, struct err *e
     return err_set(e, E_FATAL, "%s: %s: %s", m->o.path, what, why);
 }
 
-// ---- packets to the file
+// ---- sound
 
-static int packets_write(struct mux *m, AVCodecContext *enc, AVStream *st, struct err *e)
+// The sound's packets to the file.
+static int packets_write(struct mux *m, struct err *e)
 {
-    for (int rc; (rc = avcodec_receive_packet(enc, m->packet)) != AVERROR(EAGAIN) && rc != AVERROR_EOF;) {
+    for (int rc; (rc = avcodec_receive_packet(m->aenc, m->packet)) != AVERROR(EAGAIN) && rc != AVERROR_EOF;) {
         if (rc < 0) return mux_fail(m, rc, "an encoder stopped", e);
-        if (st == m->sound && m->o.resume_bytes > 0) {
+        if (m->o.resume_bytes > 0) {
             if (m->replaying && m->sound_shift == INT64_MAX) m->sound_shift = -m->packet->pts; // the first one
             m->packet->pts += m->sound_shift;
             m->packet->dts += m->sound_shift;
         }
-        if (st == m->sound && m->replaying) {
+        if (m->replaying) {
             av_packet_unref(m->packet);
             continue;
         }
-        if (st == m->video) {
-            m->packet->dts = m->segment + m->n_packets++ - m->delay;
-            m->packet->duration = 1;
-            BUG_IF(m->packet->pts < m->packet->dts, "frame %lld leaves the encoder too late",
-                   (long long)m->packet->pts);
-        }
-        m->packet->stream_index = st->index;
-        av_packet_rescale_ts(m->packet, enc->time_base, st->time_base);
+        m->packet->stream_index = m->sound->index;
+        av_packet_rescale_ts(m->packet, m->aenc->time_base, m->sound->time_base);
         rc = av_write_frame(m->file, m->packet);
         av_packet_unref(m->packet);
         if (rc < 0) return mux_fail(m, rc, "cannot write", e);
     }
     return 0;
 }
-
-// ---- sound
 
 static int64_t bit_rate(int rate, int channels)
 {
@@ -176,7 +166,7 @@ static int sound_encode(struct mux *m, int n, struct err *e)
     rc = avcodec_send_frame(m->aenc, m->samples);
     if (rc < 0) return mux_fail(m, rc, "cannot encode the voice", e);
     m->n_read += n;
-    return packets_write(m, m->aenc, m->sound, e);
+    return packets_write(m, e);
 }
 
 // The voice up to the end of `frame` and a little more; INT64_MAX: all of it.
@@ -185,7 +175,7 @@ static int sound_until(struct mux *m, int64_t frame, struct err *e)
     if (!m->sound || m->sound_ended) return 0;
     int64_t end = m->o.n_audio;
     if (frame < m->o.n_frames) {
-        int64_t want = (frame + 1) * m->o.rate / m->o.fps + LEAD_SAMPLES;
+        int64_t want = (frame + 1) * m->o.rate / m->o.picture.fps + LEAD_SAMPLES;
         if (want < end) end = want;
     }
     while (m->n_read < end) {
@@ -196,113 +186,50 @@ static int sound_until(struct mux *m, int64_t frame, struct err *e)
     if (m->n_read < m->o.n_audio) return 0;
     m->sound_ended = true;
     int rc = avcodec_send_frame(m->aenc, NULL);
-    return rc < 0 ? mux_fail(m, rc, "cannot end the voice", e) : packets_write(m, m->aenc, m->sound, e);
+    return rc < 0 ? mux_fail(m, rc, "cannot end the voice", e) : packets_write(m, e);
 }
 
 // ---- pictures
 
-static const char *const presets[] = {"ultrafast", "superfast", "veryfast", "faster",   "fast",
-                                      "medium",    "slow",      "slower",   "veryslow", "placebo"};
-
-static int preset_check(const char *preset, struct err *e)
+static int picture_write(struct mux *m, const struct piece_packet *k, int64_t i, struct err *e)
 {
-    char all[128] = "";
-    for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
-        if (!strcmp(preset, presets[i])) return 0;
-        strcat(strcat(all, i ? ", " : ""), presets[i]);
-    }
-    return err_set(e, E_INPUT, "preset: x264 has no \"%s\"; it has %s", preset, all);
-}
-
-static int venc_open(struct mux *m, struct err *e)
-{
-    const AVCodec *x264 = avcodec_find_encoder_by_name("libx264");
-    if (!x264) return err_set(e, E_FATAL, "this FFmpeg has no libx264; install a full libavcodec");
-    AVCodecContext *c = m->venc = avcodec_alloc_context3(x264);
-    BUG_IF(!c, "no memory for an encoder");
-    c->width = m->o.w;
-    c->height = m->o.h;
-    c->pix_fmt = AV_PIX_FMT_YUV420P;
-    c->time_base = (AVRational){1, m->o.fps};
-    c->framerate = (AVRational){m->o.fps, 1};
-    c->gop_size = MUX_KEY_FRAMES;
-    c->thread_count = m->o.threads;
-    c->sample_aspect_ratio = (AVRational){1, 1};
-    c->color_primaries = AVCOL_PRI_BT709;
-    c->color_trc = AVCOL_TRC_BT709;
-    c->colorspace = AVCOL_SPC_BT709;
-    c->color_range = AVCOL_RANGE_MPEG;
-    c->chroma_sample_location = AVCHROMA_LOC_LEFT;
-    c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
-    AVDictionary *d = NULL;
-    av_dict_set(&d, "preset", m->o.preset, 0);
-    av_dict_set(&d, "profile", "high", 0);
-    av_dict_set(&d, "8x8dct", "1", 0); // or the fastest preset would be a lower profile
-    av_dict_set_int(&d, "crf", m->o.crf, 0);
-    // Its AVX-512 code reads past the end of narrow pictures' rows while it plans bits: the bytes would depend on what
-    // lay in memory, and on the machine.
-    if (av_get_cpu_flags() & AV_CPU_FLAG_AVX512) av_dict_set(&d, "x264-params", "asm=avx2", 0);
-    int rc = avcodec_open2(c, x264, &d);
-    av_dict_free(&d);
-    if (rc >= 0) return 0;
-    return err_set(e, E_INPUT, "x264 does not start with crf %d at %dx%d, preset %s", m->o.crf, m->o.w, m->o.h,
-                   m->o.preset);
-}
-
-static int video_write(struct mux *m, const AVFrame *picture, struct err *e)
-{
-    int rc = avcodec_send_frame(m->venc, picture);
-    if (rc < 0) return mux_fail(m, rc, "cannot encode a frame", e);
-    return packets_write(m, m->venc, m->video, e);
-}
-
-static int frame_push(struct mux *m, const uint8_t *yuv, struct err *e)
-{
-    if (!m->venc) {
-        int rc = venc_open(m, e);
-        if (rc < 0) return rc;
-    }
-    if (m->next == m->segment) m->n_packets = 0;
-    int rc = sound_until(m, m->next, e);
+    int rc = sound_until(m, m->next + i, e);
     if (rc < 0) return rc;
-    BUG_IF(av_frame_make_writable(m->picture) < 0, "no memory for a picture");
-    const uint8_t *from = yuv;
-    for (int p = 0; p < 3; p++) {
-        int w = p ? m->o.w / 2 : m->o.w, h = p ? m->o.h / 2 : m->o.h;
-        for (int y = 0; y < h; y++, from += w)
-            memcpy(m->picture->data[p] + (ptrdiff_t)y * m->picture->linesize[p], from, (size_t)w);
-    }
-    m->picture->pts = m->next++;
-    return video_write(m, m->picture, e);
+    if (av_new_packet(m->packet, (int)k->n) < 0) BUG("no memory for a packet");
+    memcpy(m->packet->data, k->bytes, k->n);
+    m->packet->pts = m->next + k->pts;
+    m->packet->dts = m->next + i - m->delay;
+    m->packet->duration = 1;
+    m->packet->flags = k->key ? AV_PKT_FLAG_KEY : 0;
+    m->packet->stream_index = m->video->index;
+    av_packet_rescale_ts(m->packet, (AVRational){1, m->o.picture.fps}, m->video->time_base);
+    rc = m->packet->pts < m->packet->dts ? AVERROR_INVALIDDATA : av_write_frame(m->file, m->packet);
+    av_packet_unref(m->packet);
+    return rc < 0 ? mux_fail(m, rc, "cannot write", e) : 0;
 }
 
-int mux_push(struct mux *m, int64_t first, int n, const uint8_t *yuv, struct err *e)
+int mux_piece(struct mux *m, const struct piece *p, struct err *e)
 {
-    if (first > m->next)
-        return err_set(e, E_FATAL, "frames %lld to %lld are missing", (long long)m->next, (long long)first - 1);
-    size_t bytes = (size_t)m->o.w * (size_t)m->o.h * 3 / 2;
-    for (int i = 0; i < n; i++) {
-        if (first + i < m->next || first + i >= m->o.n_frames) continue;
-        int rc = frame_push(m, yuv + (size_t)i * bytes, e);
-        if (rc < 0) return rc;
+    int64_t n = piece_frames(p);
+    if (m->next + n > m->o.n_frames)
+        return err_set(e, E_FATAL, "%s: %lld frames more than the %lld it was to have", m->o.path,
+                       (long long)(m->next + n - m->o.n_frames), (long long)m->o.n_frames);
+    int rc = 0;
+    for (int64_t i = 0; i < n && rc >= 0; i++) {
+        struct piece_packet k = piece_at(p, i);
+        rc = picture_write(m, &k, i, e);
     }
-    return 0;
-}
-
-int mux_end_segment(struct mux *m, struct err *e)
-{
-    if (m->next == m->segment) return 0;
-    int rc = video_write(m, NULL, e);
-    if (rc < 0) return rc;
-    BUG_IF(m->n_packets != m->next - m->segment, "x264 gave %lld packets for %lld frames", (long long)m->n_packets,
-           (long long)(m->next - m->segment));
-    avcodec_free_context(&m->venc);
-    m->segment = m->next;
+    if (rc < 0 || n == 0) return rc;
+    m->next += n;
     // The open fragment. The film's first flush writes the header alone, hence two.
     for (int i = 0; i < 2 && rc >= 0; i++) rc = av_write_frame(m->file, NULL);
     if (rc >= 0) avio_flush(m->file->pb);
-    if (rc < 0 || m->file->pb->error < 0) return mux_fail(m, rc < 0 ? rc : m->file->pb->error, "cannot write", e);
-    rc = growing_sync(m->growing);
+    return rc < 0 || m->file->pb->error < 0 ? mux_fail(m, rc < 0 ? rc : m->file->pb->error, "cannot write", e) : 0;
+}
+
+int mux_sync(struct mux *m, struct err *e)
+{
+    int rc = growing_sync(m->growing);
     return rc < 0 ? mux_fail(m, rc, "cannot sync", e) : 0;
 }
 
@@ -315,12 +242,14 @@ static int header_write(struct mux *m, struct err *e)
 {
     m->video = avformat_new_stream(m->file, NULL);
     BUG_IF(!m->video, "no memory for a track");
-    int rc = venc_open(m, e);
+    AVCodecContext *like = NULL; // what all pieces are made by
+    int rc = piece_encoder(&like, &m->o.picture, e);
     if (rc < 0) return rc;
-    BUG_IF(avcodec_parameters_from_context(m->video->codecpar, m->venc) < 0, "no memory for a track");
-    m->delay = m->venc->has_b_frames;
-    m->video->time_base = m->venc->time_base;
-    m->video->avg_frame_rate = m->venc->framerate;
+    BUG_IF(avcodec_parameters_from_context(m->video->codecpar, like) < 0, "no memory for a track");
+    m->delay = like->has_b_frames;
+    m->video->time_base = like->time_base;
+    m->video->avg_frame_rate = like->framerate;
+    avcodec_free_context(&like);
     if (m->o.n_audio > 0 && (rc = sound_open(m, e)) < 0) return rc;
     rc = growing_open(&m->growing, m->o.path, m->o.resume_bytes, e);
     if (rc < 0) return rc;
@@ -341,13 +270,13 @@ static int header_write(struct mux *m, struct err *e)
 
 // Goes on where a run before was cut off: pictures at frame `resume_frames`, with the encoders of that moment.
 //
-// The video's encoder is fresh in each segment. The sound's is not: it hears the voice from its beginning again, and
-// its packets up to here are dropped. `frag_discont` makes the first packet of each track say where its fragment
+// Pictures come encoded. The sound's encoder is one for the whole film: it hears the voice from its beginning again,
+// and its packets up to here are dropped. `frag_discont` makes the first packet of each track say where its fragment
 // begins, for a track that began at 0; the sound began before that, by its priming, hence sound_shift.
 static int resume(struct mux *m, struct err *e)
 {
     if (m->o.resume_bytes == 0) return 0;
-    m->next = m->segment = m->o.resume_frames;
+    m->next = m->o.resume_frames;
     m->replaying = true;
     m->sound_shift = INT64_MAX;
     int rc = sound_until(m, m->next - 1, e);
@@ -357,29 +286,22 @@ static int resume(struct mux *m, struct err *e)
 
 int mux_open(struct mux **out, const struct mux_options *o, struct err *e)
 {
-    BUG_IF(o->w <= 0 || o->h <= 0 || o->w % 2 || o->h % 2, "a film of %dx%d", o->w, o->h);
-    int rc = preset_check(o->preset ? o->preset : "medium", e);
-    if (rc < 0) return rc;
+    const struct piece_options *k = &o->picture;
+    BUG_IF(k->w <= 0 || k->h <= 0 || k->w % 2 || k->h % 2, "a film of %dx%d", k->w, k->h);
     av_log_set_level(AV_LOG_QUIET); // what goes wrong comes back as a code
     struct mux *m = calloc(1, sizeof *m);
     BUG_IF(!m, "no memory for a muxer");
     m->o = *o;
     m->o.path = strdup(o->path);
-    m->o.preset = strdup(o->preset ? o->preset : "medium");
-    if (m->o.threads == 0) m->o.threads = MUX_THREADS;
-    if (m->o.fps == 0) m->o.fps = MUX_FPS;
+    if (m->o.picture.fps == 0) m->o.picture.fps = PIECE_FPS;
     char url[4200];
     snprintf(url, sizeof url, "file:%s", o->path); // a name with a colon is a name
     m->packet = av_packet_alloc();
-    m->picture = av_frame_alloc();
-    BUG_IF(!m->o.path || !m->o.preset || !m->packet || !m->picture, "no memory for a muxer");
+    BUG_IF(!m->o.path || !m->packet, "no memory for a muxer");
     BUG_IF(avformat_alloc_output_context2(&m->file, NULL, "mp4", url) < 0, "no mp4 muxer in this FFmpeg");
     m->file->flags |= AVFMT_FLAG_BITEXACT;
-    m->picture->format = AV_PIX_FMT_YUV420P;
-    m->picture->width = o->w;
-    m->picture->height = o->h;
-    BUG_IF(av_frame_get_buffer(m->picture, 0) < 0, "no memory for a picture");
-    rc = header_write(m, e);
+    int rc = header_write(m, e);
+    m->o.picture.preset = NULL; // the caller's
     if (rc >= 0) rc = resume(m, e);
     if (rc < 0) {
         mux_abort(m, o->resume_bytes > 0);
@@ -391,9 +313,7 @@ int mux_open(struct mux **out, const struct mux_options *o, struct err *e)
 
 static int trailer_write(struct mux *m, struct err *e)
 {
-    int rc = mux_end_segment(m, e);
-    if (rc < 0) return rc;
-    rc = m->next == m->o.n_frames ? sound_until(m, INT64_MAX, e) : 0;
+    int rc = m->next == m->o.n_frames ? sound_until(m, INT64_MAX, e) : 0;
     if (rc < 0) return rc;
     m->trailer = true;
     rc = av_write_trailer(m->file);
@@ -405,16 +325,13 @@ static int trailer_write(struct mux *m, struct err *e)
 
 static void mux_free(struct mux *m)
 {
-    avcodec_free_context(&m->venc);
     avcodec_free_context(&m->aenc);
     avformat_free_context(m->file);
     growing_close(&m->growing);
-    av_frame_free(&m->picture);
     av_frame_free(&m->samples);
     av_packet_free(&m->packet);
     free(m->interleaved);
     free((char *)m->o.path);
-    free((char *)m->o.preset);
     free(m);
 }
 

@@ -1,16 +1,16 @@
 // Frames and voice in, a playing file out.
 //
-// Life: mux_open, then per segment mux_push (any number of calls) and mux_end_segment, then mux_finish; or mux_abort at
+// Life: mux_open, then mux_piece for each segment in the film's order, mux_sync, at last mux_finish; or mux_abort at
 // any moment. The growing file at `path` is a fragmented MP4: cut off anywhere, what is there plays, with its sound.
 // The delivered file is an ordinary MP4 (or MOV) with its index in front; its name appears only when it is whole.
 //
 // H.264 high, yuv420p, BT.709 limited, frame i at i / fps; AAC, continuous over segments, sample 0 with frame 0.
-// Each segment has its own encoder and a fixed thread count, so a segment's bytes depend on its pixels alone: not on
-// what came before, how the pushes were cut, or how many cores there are.
+// The bytes depend on the pieces and the voice alone, not on when a piece was made or added.
 // Memory does not grow with length, neither here nor in mux_finish, which needs less than half a MiB for any film.
 #ifndef DAEMON_MEDIA_MUX_H
 #define DAEMON_MEDIA_MUX_H
 
+#include "daemon/media/piece.h"
 #include "proto/base/err.h"
 
 #include <stdbool.h>
@@ -18,22 +18,16 @@
 
 struct mux;
 
-enum { MUX_KEY_FRAMES = 48 }; // an IDR picture at least this often
-
 struct mux_options {
     const char *path; // the growing file
-    int w, h;         // even
-    int crf;          // 0..51
-    const char *preset;
-    int threads;      // of x264; 0: 2. Part of the bytes: never the machine's core count
-    int fps;          // 0: 25
+    struct piece_options picture;
     int64_t n_frames; // the whole film
     // The voice, interleaved, in order; n_audio 0: a silent film. `rate` is one that AAC has (mux_audio_rate).
     int (*read_audio)(void *audio, float *interleaved, int64_t from, int64_t n, struct err *e);
     void *audio;
     int rate, channels;
     int64_t n_audio; // samples a channel
-    // Goes on with a film of which so much stands: what mux_frames and mux_bytes said after a mux_end_segment. All else
+    // Goes on with a film of which so much stands: what mux_frames and mux_bytes said after a mux_sync. All else
     // must be as it was, and so are then the bytes that follow. The voice is read from its beginning. 0: begins anew.
     int64_t resume_frames, resume_bytes;
 };
@@ -46,13 +40,12 @@ int mux_audio_rate(int rate);
 int mux_audio_channels(int channels);
 
 int mux_open(struct mux **out, const struct mux_options *o, struct err *e);
-// `n` frames from absolute frame `first` on, planar 4:2:0, w * h * 3 / 2 bytes each. Frames that the file has are
-// ignored, so a replay is harmless; so are frames past n_frames. A gap is E_FATAL.
-int mux_push(struct mux *m, int64_t first, int n, const uint8_t *yuv, struct err *e);
-// Everything pushed so far is on disk after this. A segment without frames is none.
-int mux_end_segment(struct mux *m, struct err *e);
-int64_t mux_frames(const struct mux *m); // pushed and kept
-int64_t mux_bytes(const struct mux *m);  // of the growing file; after mux_end_segment: all are on disk
+// The next segment's pictures, made with the same options.
+int mux_piece(struct mux *m, const struct piece *p, struct err *e);
+// Everything added so far is on disk after this.
+int mux_sync(struct mux *m, struct err *e);
+int64_t mux_frames(const struct mux *m); // added
+int64_t mux_bytes(const struct mux *m);  // of the growing file, added so far
 // Ends the file, writes the delivered one, syncs it and renames it to final_path (same filesystem as `path`); removes
 // the growing file. Frees `m` when it succeeds; after a failure mux_abort is still due.
 int mux_finish(struct mux *m, const char *final_path, struct err *e);

@@ -7,6 +7,7 @@
 #include "daemon/media/crop.h"
 #include "daemon/media/film.h"
 #include "daemon/media/profile.h"
+#include "daemon/media/shots.h"
 #include "daemon/media/speaker.h"
 #include "daemon/media/upright.h"
 
@@ -15,7 +16,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { GREY = 128, SHORT_MIN = 64, SHORT_SMALL = 256 };
+enum { GREY = 128, SHORT_MIN = 64, SHORT_SMALL = 256, SHOTS_ALIVE = 100 };
 
 struct server {
     const char *path;
@@ -173,6 +174,26 @@ static int length_say(struct server *s, const struct picture_ask *a, struct err 
     return rc < 0 ? rc : child_write(s->out, &answer, sizeof answer, e);
 }
 
+// Looks at every picture until the limit, small and grey enough that the colour's exact meaning does not matter.
+static int shots_say(struct server *s, const struct picture_ask *a, struct err *e)
+{
+    struct shots *w = shots_new();
+    const AVFrame *f;
+    int64_t us, *at;
+    int rc, n;
+    for (int64_t i = 0; (rc = film_step(s->film, i == 0, &f, &us, e)) == 1 && us < a->at; i++) {
+        struct picture_answer alive = {.n_pictures = -1};
+        shots_see(w, f, us);
+        if (i % SHOTS_ALIVE == 0 && (rc = child_write(s->out, &alive, sizeof alive, e)) < 0) break;
+    }
+    n = shots_end(w, &at, PICTURE_SHOTS_MAX);
+    struct picture_answer answer = {.n_pictures = n};
+    if (rc >= 0) rc = child_write(s->out, &answer, sizeof answer, e);
+    if (rc >= 0) rc = child_write(s->out, at, (size_t)n * sizeof *at, e);
+    free(at);
+    return rc;
+}
+
 int picture_child(int argc, char **argv, int out, struct err *e)
 {
     if (argc != 3) return err_set(e, E_FATAL, "picture takes a file and two words");
@@ -187,7 +208,9 @@ int picture_child(int argc, char **argv, int out, struct err *e)
     child_seal(); // the file is open, the decoder runs
     rc = first_say(&s, e);
     while (rc >= 0 && child_asked(&a, sizeof a))
-        rc = a.what == PICTURE_LENGTH ? length_say(&s, &a, e) : picture_say(&s, &a, e);
+        rc = a.what == PICTURE_LENGTH  ? length_say(&s, &a, e)
+             : a.what == PICTURE_SHOTS ? shots_say(&s, &a, e)
+                                       : picture_say(&s, &a, e);
     film_close(s.film);
     return rc;
 }

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { PICTURE_SIDE_MAX = 1 << 16, PICTURE_TEXT = 1024 };
+enum { PICTURE_SIDE_MAX = 1 << 16, PICTURE_TEXT = 1024, PICTURE_SHOTS_MAX = 10000 };
 
 struct picture_head {
     int32_t h, w; // upright
@@ -21,6 +21,8 @@ enum picture_what {
     PICTURE_LENGTH,   // at: a limit in microseconds; answer n_us, n_pictures, rate
     PICTURE_AT_US,    // the picture shown then, covered and cut to h x w: RGB
     PICTURE_AT_INDEX, // the i-th
+    PICTURE_SHOTS,    // at: a limit; answers of -1 pictures while it looks, then n_pictures, then so many i64: when
+                      // shots begin but the first
     PICTURE_PLANE,    // the first, its brightness, stretched to h x w: one byte a pixel
 };
 struct picture_ask {

@@ -188,6 +188,31 @@ int source_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, 
     return 0;
 }
 
+static int64_t frame_of_us(int64_t us) { return us <= 1000 ? 0 : (us - 1000 + FRAME_US - 1) / FRAME_US; }
+
+int source_shots(struct source *s, int64_t n_frames, int64_t **frame, int *n, struct err *e)
+{
+    struct picture_ask a = {.what = PICTURE_SHOTS, .at = n_frames * FRAME_US};
+    struct picture_answer got;
+    int64_t *us = calloc(PICTURE_SHOTS_MAX + 1, sizeof *us);
+    BUG_IF(!us, "no memory for shots");
+    *n = 0;
+    *frame = us;
+    if (s->still) return 0;
+    int rc = child_ask(s->child, &a, sizeof a, e);
+    do {
+        if (rc >= 0) rc = child_read(s->child, &got, sizeof got, e);
+    } while (rc >= 0 && got.n_pictures == -1);
+    if (rc >= 0 && (got.n_pictures < 0 || got.n_pictures > PICTURE_SHOTS_MAX)) rc = nonsense(s->o.path, e);
+    if (rc >= 0) rc = child_read(s->child, us, (size_t)got.n_pictures * sizeof *us, e);
+    for (int i = 0; rc >= 0 && i < (int)got.n_pictures; i++)
+        if (us[i] > 0 && us[i] < s->n_us) us[(*n)++] = frame_of_us(us[i]); // the first frame that shows it
+    if (rc >= 0) return 0;
+    free(us);
+    *frame = NULL;
+    return rc;
+}
+
 // Standard deviation of the brightness, in percent of the range.
 static double contrast(const uint8_t *rgb, size_t n)
 {

@@ -35,6 +35,9 @@ int source_open(struct source **out, const struct source_options *o, struct sour
 int source_measure(struct source *s, int64_t limit, struct source_info *info, struct err *e);
 // The picture of frame `frame`, covered and cut to h x w: RGB [h, w, 3].
 int source_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, struct err *e);
+// Where the shots of a measured video begin but the first, in the first `n_frames` frames: *n frames, rising, malloc'd.
+// A picture has none. All of the video is decoded.
+int source_shots(struct source *s, int64_t n_frames, int64_t **frame, int *n, struct err *e);
 // The picture that colours are matched to: that of `frame`, or, when it has none (a fade from black), the first within
 // two seconds that has some. `info`'s warnings tell.
 int source_colour_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, struct source_info *info,
