@@ -8,6 +8,7 @@
 //   die:K exit:K silent:K stall:K garbage:K short:K fail:K   at segment K, after half of its frames
 //   mute        never says HELLO        bye        says goodbye instead of opening a job
 //   load        cannot load its weights             notice     tells one on OPEN
+//   layout:NAME its layout class
 //   step:MS     time of a step          once:FILE  trouble comes only while FILE is absent, and makes it
 //   log:FILE    a line for each RUN: segment, start, keep range, last, mean of its picture; before them its pid and
 //   arguments
@@ -42,7 +43,7 @@ struct fake {
     int64_t tail_sent; // segment, -1: none
     uint64_t progress;
     int64_t beaten_ms, step_ms;
-    char trouble[16], once[512], log[512];
+    char trouble[16], once[512], log[512], layout[64];
     int64_t trouble_at;
     char stage[32];
     int64_t segment;
@@ -54,6 +55,7 @@ static void options_read(struct fake *f)
     const char *v = getenv("FAKE_WORKER");
     f->trouble_at = -1;
     f->step_ms = 5;
+    snprintf(f->layout, sizeof f->layout, "fake");
     char *text = strdup(v ? v : ""), *rest = text;
     for (char *word; (word = strsep(&rest, ","));) {
         char *colon = strchr(word, ':');
@@ -63,6 +65,8 @@ static void options_read(struct fake *f)
             f->step_ms = atoi(value);
         else if (strcmp(word, "once") == 0)
             snprintf(f->once, sizeof f->once, "%s", value);
+        else if (strcmp(word, "layout") == 0)
+            snprintf(f->layout, sizeof f->layout, "%s", value);
         else if (strcmp(word, "log") == 0)
             snprintf(f->log, sizeof f->log, "%s", value);
         else if (*word) {
@@ -394,6 +398,7 @@ int main(int argc, char **argv)
     snprintf(f.hello.version, sizeof f.hello.version, "%s", version ? version : LONGTAKE_VERSION);
     snprintf(f.hello.device, sizeof f.hello.device, "nothing");
     f.hello.ranks = 1;
+    snprintf(f.hello.layout, sizeof f.hello.layout, "%s", f.layout);
     f.hello.pid = (uint64_t)getpid();
     hello(&f);
     wait_ms(&f, 20);

@@ -52,7 +52,8 @@ longtake render --model model --worker "$bin/fake_worker" --image "$here/deploy/
 
 # words
 says "start one: longtake serve" 4 longtake list
-longtake submit --help | grep -q -- --priority || fail "submit --help says nothing of priority"
+longtake submit --help >help
+grep -q -- --priority help || fail "submit --help says nothing of priority"
 echo "grups: 3" >bad.yaml
 says "unknown key grups; did you mean groups?" 2 longtake serve --config bad.yaml --model model
 says "unknown flag --grups; did you mean --groups?" 2 longtake serve --grups 2
