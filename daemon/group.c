@@ -162,6 +162,7 @@ void group_welcome(struct group **out, const struct group_guest *o)
     g->ctx = o->ctx;
     times_default(g);
     name_make(g, o->hello);
+    snprintf(g->layout, sizeof g->layout, "%s", o->hello->layout);
     *out = g;
 }
 
@@ -259,8 +260,8 @@ static void note(struct group *g, const struct msg *m)
 
 bool group_woke(struct group *g)
 {
-    bool ended = loop_child_end(g->child).ended;
-    return loop_woke(g->watch) || ended;
+    if (g->guest) return g->inbox.first || group_has_ended(g);
+    return loop_woke(g->watch) || group_has_ended(g);
 }
 
 static bool same_peer(const struct chan_peer *a, const struct chan_peer *b)
