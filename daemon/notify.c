@@ -26,6 +26,6 @@ void notify_say(const char *lines)
 int64_t notify_watchdog_ms(void)
 {
     const char *us = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
-    if (!us || (pid && atoll(pid) != (long long)getpid())) return 0;
-    return atoll(us) / 2000;
+    if (!us || (pid && strtoll(pid, NULL, 10) != (long long)getpid())) return 0;
+    return strtoll(us, NULL, 10) / 2000;
 }

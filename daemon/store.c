@@ -247,8 +247,9 @@ void store_remove(struct store **ps)
         DIR *dir = opendir(folder);
         if (!dir) return;
         for (struct dirent *d; (d = readdir(dir));) {
-            bool own = !strncmp(d->d_name, "store.db", 8) || !strcmp(d->d_name, "lock");
-            if (own == last && strcmp(d->d_name, ".") && strcmp(d->d_name, "..")) unlinkat(dirfd(dir), d->d_name, 0);
+            bool own = strncmp(d->d_name, "store.db", 8) == 0 || strcmp(d->d_name, "lock") == 0;
+            if (own == last && strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0)
+                unlinkat(dirfd(dir), d->d_name, 0);
         }
         closedir(dir);
     }

@@ -82,8 +82,8 @@ int cli_plan(int argc, char **argv)
             setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
         }
         execvp(run[0], run);
-        rc = err_set(&e, E_FATAL, "cannot run %s: %s; install it%s", run[0], strerror(errno),
-                     n > 1 ? " (package openmpi-bin)" : " beside longtake");
+        err_set(&e, E_FATAL, "cannot run %s: %s; install it%s", run[0], strerror(errno),
+                n > 1 ? " (package openmpi-bin)" : " beside longtake");
         status = EXIT_CONFIG;
     }
     cli_complain(&e);

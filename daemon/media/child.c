@@ -316,7 +316,7 @@ int media_child_main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     child_fence();
     for (size_t i = 0; argc > 3 && i < sizeof verbs / sizeof *verbs; i++) {
-        if (strcmp(argv[2], verbs[i].name)) continue;
+        if (strcmp(argv[2], verbs[i].name) != 0) continue;
         status = verbs[i].run(argc - 3, argv + 3, DATA_FD, &e) < 0;
         if (status) child_write(ERROR_FD, &e, sizeof e, NULL);
     }

@@ -93,7 +93,9 @@ static int input_open(struct decoder *d, struct err *e)
         return err_set(e, E_INPUT,
                        "voice %s is not a sound or video file; give wav, mp3, m4a, flac, ogg, or a video with sound",
                        d->path);
-    if (rc < 0) return err_set(e, E_INPUT, "voice %s is not a readable sound or video file: %s; convert it to WAV", d->path, why);
+    if (rc < 0)
+        return err_set(e, E_INPUT, "voice %s is not a readable sound or video file: %s; convert it to WAV", d->path,
+                       why);
     return track_find(d, e);
 }
 
@@ -286,9 +288,10 @@ static int decode_run(struct decoder *d, struct err *e)
     if (rc >= 0) rc = packet_decode(d, NULL, e);
     if (rc < 0) return rc;
     if (d->tail->n == 0) return err_set(e, E_INPUT, "voice %s holds no samples; record or copy it again", d->path);
+    int64_t n_bad = d->tail->n_bad / d->channels;
     if (d->tail->n_damaged * 20 > d->tail->n || d->tail->n_bad * 100 > d->tail->n * d->channels)
         return err_set(e, E_INPUT, "voice %s is damaged (%.0f %% of it); record or copy it again", d->path,
-                       100.0 * (double)(d->tail->n_damaged + d->tail->n_bad / d->channels) / (double)d->tail->n);
+                       100.0 * (double)(d->tail->n_damaged + n_bad) / (double)d->tail->n);
     return 0;
 }
 

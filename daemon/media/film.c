@@ -379,7 +379,7 @@ static int first_picture(struct film *f, struct err *e)
         return err_set(e, E_INPUT, "picture %s is HDR (%s), which is not taken; convert it to SDR (BT.709) first",
                        f->path, p->color_trc == AVCOL_TRC_SMPTE2084 ? "PQ" : "HLG");
     const AVDictionaryEntry *word = av_dict_get(p->metadata, "Orientation", NULL, 0); // WebP
-    int orientation = f->still ? word ? atoi(word->value) : exif_orientation_png(f->fd) : 0;
+    int orientation = f->still ? word ? (int)strtol(word->value, NULL, 10) : exif_orientation_png(f->fd) : 0;
     f->has_matrix = orientation >= 1 && orientation <= 8;
     if (f->has_matrix) exif_matrix(orientation, f->matrix);
     held_take(f);

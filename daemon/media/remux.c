@@ -94,6 +94,13 @@ static int counts_check(const struct remux *r, int64_t n_frames, int64_t n_audio
     return 0;
 }
 
+static bool totals_equal(const struct mp4_totals *a, const struct mp4_totals *b)
+{
+    return a->n_packets == b->n_packets && a->n_keys == b->n_keys && a->n_chunks == b->n_chunks &&
+           a->n_bytes == b->n_bytes && a->duration == b->duration && a->end == b->end && a->delayed == b->delayed &&
+           memcmp(a->rows, b->rows, sizeof a->rows) == 0;
+}
+
 static int film_write(struct remux *r, struct err *e)
 {
     mp4_index_init(&r->fill, r->fd, r->to);
@@ -105,7 +112,7 @@ static int film_write(struct remux *r, struct err *e)
     if (rc >= 0) rc = packets_walk(r, &r->fill, e);
     if (rc < 0) return rc;
     for (int i = 0; i < MP4_TRACKS; i++)
-        if (memcmp(&r->count.c[i].total, &r->fill.c[i].total, sizeof r->fill.c[i].total) != 0)
+        if (!totals_equal(&r->count.c[i].total, &r->fill.c[i].total))
             return err_set(e, E_FATAL, "%s changed while it was copied", r->film.path);
     return fsync(r->fd) < 0 ? err_set(e, E_FATAL, "%s: cannot sync: %s", r->to, strerror(errno)) : 0;
 }

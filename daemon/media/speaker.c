@@ -38,7 +38,7 @@ void warn_add(char *warnings, size_t room, const char *fmt, ...)
     if (put < 0 || n + (size_t)put + 2 > room)
         warnings[n] = 0; // no half sentences
     else
-        strcat(warnings, "\n");
+        memcpy(warnings + n + put, "\n", 2);
 }
 
 static int survey_head(void *ctx, const struct decode_head *h, struct err *e)

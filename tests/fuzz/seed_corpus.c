@@ -73,7 +73,7 @@ static void write_message(const struct msg *m)
 static void write_messages(void)
 {
     static struct msg m;
-    for (enum msg_kind k = MSG_HELLO; k <= MSG_FAILED; k++) {
+    for (enum msg_kind k = MSG_HELLO; k <= MSG_ANSWER; k++) {
         m = (struct msg){.kind = k, .job = 3};
         if (k == MSG_OPEN) {
             m.open.spec = (struct spec_render){.h = 16,
@@ -84,7 +84,9 @@ static void write_messages(void)
                                                .n_frames = 9,
                                                .n_speakers = 1,
                                                .steps = 2,
+                                               .teacache_poly = {1, -2, 3, -4, 5},
                                                .prompt = "words"};
+            m.open.n_samples[0] = 640;
             m.n_bulk = 2;
             m.bulk[0].n = 768;
         } else if (k == MSG_RUN) {
@@ -95,6 +97,13 @@ static void write_messages(void)
             m.n_bulk = 1;
             m.bulk[0].n = 768;
         }
+        if (k == MSG_SUBMIT || k == MSG_PUT || k == MSG_ANSWER) {
+            m.n_bulk = 1;
+            m.bulk[0].n = 100;
+        }
+        if (k == MSG_PUT) m.put.total = 200;
+        if (k == MSG_NOTICE) snprintf(m.notice, sizeof m.notice, "a sentence");
+        if (k == MSG_CONTROL) snprintf(m.control, sizeof m.control, "pause");
         if (k == MSG_FRAMES) m.frames.n = 2;
         if (k == MSG_FAILED) m.failed.code = E_INPUT;
         write_message(&m);

@@ -151,10 +151,11 @@ void dit_given(struct dev *d, tensor mask)
 
 void dit_waves(float *wave, int64_t n, float t)
 {
-    for (int64_t i = 0; i < n / 2; i++) {
-        double angle = (double)t * pow(10000, -(double)i / (double)(n / 2));
+    int64_t half = n / 2;
+    for (int64_t i = 0; i < half; i++) {
+        double angle = (double)t * pow(10000, -(double)i / (double)half);
         wave[i] = (float)cos(angle);
-        wave[n / 2 + i] = (float)sin(angle);
+        wave[half + i] = (float)sin(angle);
     }
 }
 

@@ -82,6 +82,7 @@ static struct record *record_for(struct weights *w, const char *name)
     struct record *r = find(w, name);
     if (r) return r;
     grow(w);
+    BUG_IF(!w->record || !w->slot, "no place for a name");
     int64_t *s = find_slot(w, name);
     r = &w->record[w->n++];
     *r = (struct record){.name = arena_strdup(&w->host, name)};
