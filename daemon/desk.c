@@ -26,7 +26,16 @@ struct watcher {
     int64_t told_ms;
 };
 
+// Who has submitted something that is still looked at.
+struct submitter {
+    struct submitter *next;
+    struct asker asker;
+    uint64_t ticket;
+};
+
 struct desk {
+    struct submitter *submitters;
+    uint64_t n_tickets;
     struct loop *loop;
     struct chan *chan[2]; // in the store's folder; over TCP, or NULL
     struct loop_watch *watch[2];
@@ -83,6 +92,11 @@ void desk_close(struct desk **pd)
     for (int i = 0; i < 2; i++) {
         loop_unwatch(&d->watch[i]);
         chan_close(&d->chan[i]);
+    }
+    while (d->submitters) {
+        struct submitter *w = d->submitters;
+        d->submitters = w->next;
+        free(w);
     }
     free(d);
     *pd = NULL;
@@ -184,10 +198,41 @@ static int watch(struct desk *d, const struct asker *from, uint64_t job, struct 
     return err_set(e, E_BUSY, "%d clients watch already; try again later, or ask for the status", WATCHERS);
 }
 
+static int submit(struct desk *d, struct service *s, const struct asker *from, struct err *e)
+{
+    uint64_t id = 0;
+    bool over;
+    const struct msg_submit *m = &d->in.submit;
+    int rc = service_submit(s, ++d->n_tickets, m->key, m->priority, d->in.bulk[0].data, d->in.bulk[0].n, &id, e);
+    if (rc == 0) send_status(d, s, from, id, &over);
+    if (rc <= 0) return rc;
+    struct submitter *w = calloc(1, sizeof *w);
+    BUG_IF(!w, "no memory for a client");
+    *w = (struct submitter){.next = d->submitters, .asker = *from, .ticket = d->n_tickets};
+    d->submitters = w;
+    return 0;
+}
+
+void desk_submitted(struct desk *d, struct service *s, uint64_t ticket, uint64_t id, const struct err *why)
+{
+    bool over;
+    for (struct submitter **at = &d->submitters; *at; at = &(*at)->next) {
+        struct submitter *w = *at;
+        if (w->ticket != ticket) continue;
+        if (why)
+            send_error(d, &w->asker, 0, why);
+        else
+            send_status(d, s, &w->asker, id, &over);
+        *at = w->next;
+        free(w);
+        return;
+    }
+}
+
 static int list(struct desk *d, struct service *s, const struct asker *to, struct err *e)
 {
     json_t *tree = NULL;
-    int rc = service_list(s, d->in.job, LIST_MOST, &tree, e);
+    int rc = service_list(s, d->in.list_batch, d->in.job, LIST_MOST, &tree, e);
     if (rc >= 0) send_json(d, to, 0, tree);
     return rc;
 }
@@ -199,8 +244,7 @@ static int serve(struct desk *d, struct service *s, const struct asker *from, st
     int rc = 0;
     switch (d->in.kind) {
     case MSG_SUBMIT:
-        rc = service_submit(s, d->in.submit.key, d->in.submit.priority, d->in.bulk[0].data, d->in.bulk[0].n, &job, e);
-        break;
+        return submit(d, s, from, e);
     case MSG_CONTROL:
         rc = service_control(s, job, d->in.control, e);
         break;

@@ -19,6 +19,8 @@ void desk_allow(struct desk *d, const struct chan_friends *allowed);
 void desk_close(struct desk **d);
 void desk_turn(struct desk *d, struct service *s);
 void desk_changed(struct desk *d, uint64_t id);
+// What became of what a client submitted.
+void desk_submitted(struct desk *d, struct service *s, uint64_t ticket, uint64_t id, const struct err *why);
 // The socket of the store in `folder`, as ZeroMQ spells it. E_INPUT: its name is too long for one.
 int desk_endpoint(char *endpoint, size_t n, const char *folder, struct err *e);
 

@@ -39,6 +39,8 @@ struct reel_options {
 
 // Fills s->r.h, w, n_frames and n_reach. E_INPUT: an input is refused.
 int reel_open(struct reel **out, struct spec *s, const struct model *m, const struct reel_options *o, struct err *e);
+// Reads the media as far as it takes to refuse them, and keeps nothing: picture and voices, not the length of a video.
+int reel_probe(struct spec *s, const struct model *m, const struct reel_options *o, struct err *e);
 const struct reel_info *reel_info(const struct reel *r);
 struct plan_segment reel_segment(const struct reel *r, int64_t number);
 

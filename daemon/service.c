@@ -7,6 +7,7 @@
 
 #include "daemon/media_store.h"
 #include "daemon/queue.h"
+#include "daemon/submit.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 
@@ -33,6 +34,7 @@ struct service {
     struct media_store *media;
     struct dispatch *dispatch;
     struct queue *queue;
+    struct submit *submit;
     struct held *held; // under way, by rising id
 };
 
@@ -81,18 +83,34 @@ static int media_resolve(const struct service *s, json_t *tree, struct err *e)
     return 0;
 }
 
+static int spec_of_tree(const struct service *s, struct spec *spec, json_t *tree, const char *output, struct err *e)
+{
+    spec_init(spec);
+    int rc = keys_check(tree, e);
+    if (rc >= 0) rc = media_resolve(s, tree, e);
+    if (rc >= 0) rc = spec_read_tree(spec, "the job", tree, e);
+    spec->output = arena_strdup(&spec->arena, output);
+    return rc < 0 ? rc : spec_resolve(spec, s->o.model, e);
+}
+
 static int spec_of(const struct service *s, struct spec *spec, const char *text, size_t n, const char *output,
                    struct err *e)
 {
     json_t *tree = NULL;
     spec_init(spec);
     int rc = json_parse(&tree, "the job", text, n, e);
-    if (rc >= 0) rc = keys_check(tree, e);
-    if (rc >= 0) rc = media_resolve(s, tree, e);
-    if (rc >= 0) rc = spec_read_tree(spec, "the job", tree, e);
+    if (rc >= 0) rc = spec_of_tree(s, spec, tree, output, e);
     json_decref(tree);
-    spec->output = arena_strdup(&spec->arena, output);
-    return rc < 0 ? rc : spec_resolve(spec, s->o.model, e);
+    return rc;
+}
+
+// For submit: the film's place is not known before the job has its number.
+static int spec_of_submitted(void *ctx, struct spec *spec, json_t *tree, struct err *e)
+{
+    const struct service *s = ctx;
+    char output[PATH_SIZE];
+    snprintf(output, sizeof output, "%s/video.mp4", s->folder);
+    return spec_of_tree(s, spec, tree, output, e);
 }
 
 static void job_folder(const struct service *s, uint64_t id, char *path, size_t n)
@@ -155,6 +173,14 @@ static void enqueue(struct service *s, uint64_t id, int priority)
     queue_add(s->queue, (struct queue_item){.id = id, .priority = priority, .since_ms = clock_ms()});
 }
 
+static void on_added(void *ctx, uint64_t id, int priority) { enqueue(ctx, id, priority); }
+
+static void on_submitted(void *ctx, uint64_t ticket, uint64_t id, const struct err *why)
+{
+    struct service *s = ctx;
+    s->o.submitted(s->o.ctx, ticket, id, why);
+}
+
 // What an earlier daemon left.
 static int take_up_all(struct service *s, struct err *e)
 {
@@ -212,6 +238,16 @@ int service_open(struct service **out, struct loop *l, const struct service_opti
                                  .changed = on_change,
                                  .ctx = s};
     dispatch_new(&s->dispatch, l, &d);
+    struct submit_options u = {.loop = l,
+                               .store = s->store,
+                               .model = o->model,
+                               .self = o->self,
+                               .folder = s->folder,
+                               .spec_of = spec_of_submitted,
+                               .added = on_added,
+                               .done = on_submitted,
+                               .ctx = s};
+    submit_new(&s->submit, &u);
     rc = take_up_all(s, e);
     if (rc < 0) {
         service_close(&s);
@@ -232,6 +268,7 @@ void service_close(struct service **ps)
         job_let_go(&h->job);
         held_free(h);
     }
+    submit_free(&s->submit);
     queue_free(&s->queue);
     media_store_close(&s->media);
     store_close(&s->store);
@@ -276,6 +313,7 @@ static void take_up_more(struct service *s)
 void service_turn(struct service *s)
 {
     tidy(s);
+    submit_turn(s->submit);
     take_up_more(s);
     dispatch_turn(s->dispatch);
 }
@@ -291,61 +329,10 @@ bool service_drain(struct service *s, int *n_left)
 
 // ---- what is asked for
 
-static bool by_chance(const json_t *tree)
+int service_submit(struct service *s, uint64_t ticket, const char *key, int priority, const char *text, size_t n,
+                   uint64_t *id, struct err *e)
 {
-    const json_t *seed = json_object_get(tree, "seed");
-    return json_is_integer(seed) && json_integer_value(seed) < 0;
-}
-
-// 1: the key was used for this very job. A seed by chance is the one that chance gave then.
-static int known_key(struct service *s, const char *key, const json_t *tree, uint64_t *id, struct err *e)
-{
-    struct store_job row;
-    json_t *was = NULL, *now = json_copy((json_t *)tree);
-    int rc = key[0] ? store_get_key(s->store, key, &row, e) : 0;
-    if (rc == 1) rc = json_parse(&was, "the store", row.spec, strlen(row.spec), e) < 0 ? E_FATAL : 1;
-    if (rc == 1) {
-        *id = row.id;
-        if (by_chance(now)) json_object_set(now, "seed", json_object_get(was, "seed"));
-        if (!json_equal(now, was))
-            rc = err_set(e, E_INPUT, "the key '%s' was used for another job, %llu; take a new key", key,
-                         (unsigned long long)row.id);
-    }
-    json_decref(was);
-    json_decref(now);
-    return rc;
-}
-
-static int job_add(struct service *s, const char *key, int priority, json_t *tree, uint64_t *id, struct err *e)
-{
-    char probe[PATH_SIZE];
-    struct spec spec;
-    char *text = json_dumps(tree, JSON_COMPACT | JSON_SORT_KEYS);
-    snprintf(probe, sizeof probe, "%s/video.mp4", s->folder);
-    int rc = spec_of(s, &spec, text, strlen(text), probe, e);
-    free(text);
-    if (by_chance(tree)) json_object_set_new(tree, "seed", json_integer(spec.r.seed));
-    spec_free(&spec);
-    if (rc < 0) return rc;
-    text = json_dumps(tree, JSON_COMPACT | JSON_SORT_KEYS);
-    struct store_job row = {
-        .key = key[0] ? key : NULL, .spec = text, .state = job_state_name(JOB_QUEUED), .priority = priority};
-    rc = store_add(s->store, &row, id, e);
-    free(text);
-    if (rc >= 0) enqueue(s, *id, priority);
-    return rc;
-}
-
-int service_submit(struct service *s, const char *key, int priority, const char *text, size_t n, uint64_t *id,
-                   struct err *e)
-{
-    json_t *tree = NULL;
-    int rc = json_parse(&tree, "the job", text, n, e);
-    if (rc >= 0 && !json_is_object(tree)) rc = err_set(e, E_INPUT, "the job is no object of keys");
-    if (rc >= 0) rc = known_key(s, key, tree, id, e);
-    if (rc == 0) rc = job_add(s, key, priority, tree, id, e);
-    json_decref(tree);
-    return rc < 0 ? rc : 0;
+    return submit_take(s->submit, ticket, key, priority, text, n, id, e);
 }
 
 static int none(uint64_t id, struct err *e)
@@ -451,16 +438,19 @@ int service_status(struct service *s, uint64_t id, json_t **out, bool *over, str
     *out = row_json(&row);
     *over = row_is_over(&row);
     if (h && !*over) live_json(*out, &h->job);
+    int64_t position = queue_position(s->queue, id);
+    if (position >= 0) json_object_set_new(*out, "position", json_integer(position + 1));
     json_object_set_new(*out, "notices", notices_json(s, id, h));
     return 0;
 }
 
-int service_list(struct service *s, uint64_t after, int most, json_t **out, struct err *e)
+int service_list(struct service *s, uint64_t batch, uint64_t after, int most, json_t **out, struct err *e)
 {
     struct store_job row;
     int rc = 1;
     *out = json_array();
-    while (most-- > 0 && (rc = store_next(s->store, after, &row, e)) == 1) {
+    while (most-- > 0 && (rc = batch ? store_next_of_batch(s->store, batch, after, &row, e)
+                                     : store_next(s->store, after, &row, e)) == 1) {
         json_t *o = row_json(&row);
         after = row.id;
         const struct held *h = find(s, after);

@@ -21,6 +21,8 @@ struct service_options {
     int64_t upload_max; // bytes of one file
     // The job has changed.
     void (*changed)(void *ctx, uint64_t id);
+    // What became of what was submitted: its number, or why it is refused.
+    void (*submitted)(void *ctx, uint64_t ticket, uint64_t id, const struct err *why);
     void *ctx;
 };
 
@@ -32,15 +34,16 @@ void service_join(struct service *s, struct group *g, const uint8_t set[32]);
 // Nothing new is begun; true when all groups have gone. *n_left: jobs that are not over.
 bool service_drain(struct service *s, int *n_left);
 
-// A job whose media are in media/ already. `key`: "" or of the client's choice. Durable when it returns.
-int service_submit(struct service *s, const char *key, int priority, const char *text, size_t n, uint64_t *id,
-                   struct err *e);
+// A job, or a batch of them (submit.h), whose media are in media/ already. `key`: "" or of the client's choice. 0: *id
+// was there before; 1: `submitted` will be called with this ticket, once the media were looked at and it is durable.
+int service_submit(struct service *s, uint64_t ticket, const char *key, int priority, const char *text, size_t n,
+                   uint64_t *id, struct err *e);
 // `verb`: cancel pause resume retry.
 int service_control(struct service *s, uint64_t id, const char *verb, struct err *e);
 // The job as JSON, the caller's to free (json_decref). *over: it will not change by itself.
 int service_status(struct service *s, uint64_t id, json_t **out, bool *over, struct err *e);
-// At most `most` jobs with ids above `after`.
-int service_list(struct service *s, uint64_t after, int most, json_t **out, struct err *e);
+// At most `most` jobs with ids above `after`, of a batch or (0) all.
+int service_list(struct service *s, uint64_t batch, uint64_t after, int most, json_t **out, struct err *e);
 // A piece of a file for media/; *have: how much of it is there. With n = 0 only asks.
 int service_put(struct service *s, const uint8_t hash[32], uint64_t offset, uint64_t total, const void *data, size_t n,
                 uint64_t *have, struct err *e);

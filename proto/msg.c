@@ -124,6 +124,7 @@ static void encode_client(const struct msg *m, Longtake__Message *w, struct bodi
         break;
     case MSG_LIST:
         BODY(list, LIST, List);
+        b->list.batch = m->list_batch;
         break;
     case MSG_WATCH:
         BODY(watch, WATCH, Watch);
@@ -487,7 +488,8 @@ static int decode_client(struct msg *m, const Longtake__Message *w, struct err *
         return 0;
     case LONGTAKE__MESSAGE__BODY_LIST:
         m->kind = MSG_LIST;
-        return 0;
+        m->list_batch = w->list->batch;
+        return m->list_batch > INT64_MAX ? err_set(e, E_INPUT, "a batch out of range") : 0;
     case LONGTAKE__MESSAGE__BODY_WATCH:
         m->kind = MSG_WATCH;
         return 0;

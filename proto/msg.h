@@ -114,6 +114,7 @@ struct msg {
         struct msg_put put;
         char control[16];
         uint64_t fetch_offset;
+        uint64_t list_batch; // 0: all jobs
         struct msg_answer answer;
     };
     struct msg_bulk bulk[MSG_BULK_MAX];

@@ -12,6 +12,7 @@ const struct verb cli_verbs[] = {
     {"render", cli_render, "render one video: longtake render --image FILE --audio FILE -o FILE.mp4", true},
     {"serve", cli_serve, "the daemon: takes jobs and renders them; a killed one goes on where it was", true},
     {"submit", cli_submit, "hand a job to the daemon: longtake submit --image FILE --audio FILE", true},
+    {"batch", cli_batch, "many jobs at once: longtake batch --audio FILE --videos FILE... -o FOLDER", true},
     {"status", cli_status, "how a job stands: longtake status ID"},
     {"watch", cli_watch, "the same, until it is over"},
     {"list", cli_list, "all jobs"},

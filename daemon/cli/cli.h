@@ -32,6 +32,7 @@ const struct verb *cli_verb(const char *name, struct err *e);
 int cli_render(int argc, char **argv);
 int cli_serve(int argc, char **argv);
 int cli_submit(int argc, char **argv);
+int cli_batch(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_watch(int argc, char **argv);
 int cli_list(int argc, char **argv);

@@ -1,14 +1,13 @@
-// The verbs that ask a daemon. Each is one message and its answer; `submit` first brings the files that the daemon
-// lacks, `fetch` asks piece by piece.
+// Asking, bringing and fetching: each is one message and its answer, piece by piece where the bytes are many.
 //
 // What is wrong with a job is found twice, with the same words: here where it needs no model, there where it does.
+#include "daemon/cli/client.h"
+
 #include "daemon/cli/cli.h"
-#include "daemon/cli/flags.h"
 #include "daemon/config.h"
 #include "daemon/desk.h"
 #include "daemon/inputs.h"
 #include "proto/base/clock.h"
-#include "proto/chan_call.h"
 #include "proto/json.h"
 
 #include <errno.h>
@@ -20,21 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 10000, NOBODY_MS = 4000, ASK_AGAIN_MS = 2000, AWAY_MS = 60000 };
-
-struct client {
-    struct arena arena;
-    struct chan *chan;
-    struct msg in, out;
-    bool json;
-    // flags that are the client's own
-    const char *store, *key, *output;
-    struct chan_call call;
-    int priority;
-    uint64_t id;
-    size_t n_notices; // shown
-    uint8_t piece[MSG_BLOB_MAX];
-};
+enum { PATIENCE_MS = 10000, LOOK_MS = 600000, NOBODY_MS = 4000 };
 
 #define AT(name) offsetof(struct client, name)
 // clang-format off
@@ -53,7 +38,7 @@ static const struct opt rows[] = {
 
 // ---- asking
 
-static struct msg *message(struct client *c, enum msg_kind kind)
+struct msg *client_message(struct client *c, enum msg_kind kind)
 {
     memset(&c->out, 0, sizeof c->out);
     c->out.kind = kind;
@@ -61,7 +46,7 @@ static struct msg *message(struct client *c, enum msg_kind kind)
     return &c->out;
 }
 
-static int connect_to(struct client *c, struct err *e)
+int client_connect(struct client *c, struct err *e)
 {
     char folder[4000], endpoint[256];
     if (!c->call.endpoint && !c->store) c->call.endpoint = getenv("LONGTAKE_CONNECT");
@@ -76,7 +61,7 @@ static int connect_to(struct client *c, struct err *e)
     return chan_connect(&c->chan, endpoint, e);
 }
 
-static int answer_wait(struct client *c, int64_t patience_ms, struct err *e)
+int client_wait(struct client *c, int64_t patience_ms, struct err *e)
 {
     int64_t end = clock_ms() + patience_ms;
     struct err nobody = {0};
@@ -96,22 +81,24 @@ static int answer_wait(struct client *c, int64_t patience_ms, struct err *e)
     }
 }
 
-static int ask(struct client *c, struct err *e)
+int client_ask(struct client *c, struct err *e)
 {
     int rc = chan_send(c->chan, NULL, &c->out, e);
-    return rc < 0 ? rc : answer_wait(c, PATIENCE_MS, e);
+    bool looks = c->out.kind == MSG_SUBMIT; // media are read before the answer
+    return rc < 0 ? rc : client_wait(c, looks ? LOOK_MS : PATIENCE_MS, e);
 }
 
 // ---- showing
 
-static int64_t number(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
+int64_t client_number(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
 
 static void show_job(const json_t *o)
 {
     const char *status = json_string_value(json_object_get(o, "status"));
-    printf("job %lld: %s", (long long)number(o, "id"), status ? status : "?");
-    if (number(o, "segments_total"))
-        printf(", segment %lld/%lld", (long long)number(o, "segments"), (long long)number(o, "segments_total"));
+    printf("job %lld: %s", (long long)client_number(o, "id"), status ? status : "?");
+    if (client_number(o, "segments_total"))
+        printf(", segment %lld/%lld", (long long)client_number(o, "segments"),
+               (long long)client_number(o, "segments_total"));
     if (json_object_get(o, "percent")) printf(", %.1f %%", json_number_value(json_object_get(o, "percent")));
     const char *why = json_string_value(json_object_get(json_object_get(o, "error"), "message"));
     printf(why ? ": %s\n" : "\n", why);
@@ -126,7 +113,7 @@ static void show_notices(struct client *c, const json_t *o)
 }
 
 // The answer's JSON, shown. *status: a copy of the job's, the arena's.
-static int show(struct client *c, const char **status, struct err *e)
+int client_show(struct client *c, const char **status, struct err *e)
 {
     json_t *o = NULL;
     if (c->in.n_bulk < 1) return err_set(e, E_FATAL, "the daemon gave an empty answer");
@@ -144,7 +131,7 @@ static int show(struct client *c, const char **status, struct err *e)
     const char *s = json_string_value(json_object_get(o, "status"));
     *status = arena_strdup(&c->arena, s ? s : "");
     if (json_is_array(o) && json_array_size(o))
-        c->id = (uint64_t)number(json_array_get(o, json_array_size(o) - 1), "id");
+        c->id = (uint64_t)client_number(json_array_get(o, json_array_size(o) - 1), "id");
     else
         c->id = json_is_array(o) ? UINT64_MAX : c->id;
     json_decref(o);
@@ -162,13 +149,13 @@ static int bring(struct client *c, const char *path, const char *hex, struct err
     for (ssize_t n = 0; rc >= 0; n = pread(fd, c->piece, sizeof c->piece, (off_t)have)) {
         if (n < 0) rc = err_set(e, E_INPUT, "cannot read %s: %s", path, strerror(errno));
         if (n < 0) break;
-        struct msg *m = message(c, MSG_PUT);
+        struct msg *m = client_message(c, MSG_PUT);
         for (int i = 0; i < 32; i++) sscanf(hex + 2 * i, "%2hhx", &m->put.hash[i]);
         m->put.offset = have;
         m->put.total = total;
         m->bulk[0] = (struct msg_bulk){c->piece, (size_t)n};
         m->n_bulk = n > 0;
-        rc = ask(c, e); // the first one only asks what is there
+        rc = client_ask(c, e); // the first one only asks what is there
         if (rc < 0 || c->in.answer.offset == total) break;
         have = c->in.answer.offset;
     }
@@ -176,7 +163,7 @@ static int bring(struct client *c, const char *path, const char *hex, struct err
     return rc;
 }
 
-static int bring_all(struct client *c, json_t *tree, struct err *e)
+int client_bring(struct client *c, json_t *tree, struct err *e)
 {
     static const char *const media[] = {"image", "video", "audio", "audio2", "mask1", "mask2"};
     for (size_t i = 0; i < sizeof media / sizeof *media; i++) {
@@ -196,44 +183,8 @@ static int bring_all(struct client *c, json_t *tree, struct err *e)
     return 0;
 }
 
-static int submit(struct client *c, int argc, char **argv, struct err *e)
-{
-    struct flags f;
-    struct spec s;
-    const char *status;
-    spec_init(&s);
-    int rc = flags_parse(&f, &s, argc, argv, e);
-    if (rc >= 0 && f.help) {
-        printf("longtake submit: hand a job to the daemon. Flags:\n");
-        opt_help(rows, stdout);
-        opt_help(spec_table(), stdout);
-        spec_free(&s);
-        return 0;
-    }
-    json_t *tree = spec_write(&s);
-    json_object_del(tree, "overwrite");
-    if (rc >= 0) rc = connect_to(c, e);
-    if (rc >= 0) rc = bring_all(c, tree, e);
-    char *text = json_dumps(tree, JSON_COMPACT);
-    if (rc >= 0) {
-        struct msg *m = message(c, MSG_SUBMIT);
-        snprintf(m->submit.key, sizeof m->submit.key, "%s", c->key ? c->key : "");
-        m->submit.priority = c->priority;
-        m->bulk[0] = (struct msg_bulk){text, strlen(text)};
-        m->n_bulk = 1;
-        rc = ask(c, e);
-    }
-    if (rc >= 0) rc = show(c, &status, e);
-    free(text);
-    json_decref(tree);
-    spec_free(&s);
-    return rc;
-}
-
-// ---- the verbs
-
 // Takes the client's own flags out of argv, and with `id` the job's number and -o.
-static int own_flags(struct client *c, bool id, int *argc, char **argv, struct err *e)
+int client_flags(struct client *c, bool id, int *argc, char **argv, struct err *e)
 {
     int n = 0;
     c->priority = 50;
@@ -260,122 +211,44 @@ static int own_flags(struct client *c, bool id, int *argc, char **argv, struct e
     return id && c->id == 0 ? err_set(e, E_INPUT, "which job? give its number, as longtake list shows it") : 0;
 }
 
-static int code_of(int rc, const struct err *e)
+int client_code(int rc, const struct err *e)
 {
     if (rc >= 0) return EXIT_DONE;
     cli_complain(e);
     return e->code == E_LOST ? EXIT_UNREACHABLE : e->code == E_FATAL ? EXIT_JOB_FAILED : EXIT_USAGE;
 }
 
-static void client_free(struct client **c)
+void client_free(struct client **c)
 {
     chan_close(&(*c)->chan);
     arena_free(&(*c)->arena);
     free(*c);
 }
 
-static struct client *client_new(void)
+struct client *client_new(void)
 {
     struct client *c = calloc(1, sizeof *c); // large
     BUG_IF(!c, "no memory for a client");
     return c;
 }
 
-int cli_submit(int argc, char **argv)
-{
-    struct client *c = client_new();
-    struct err e = {0};
-    int rc = own_flags(c, false, &argc, argv, &e);
-    if (rc >= 0) rc = submit(c, argc, argv, &e);
-    rc = code_of(rc, &e);
-    client_free(&c);
-    return rc;
-}
+// ---- films
 
-// One question about one job, and its answer shown.
-static int question(int argc, char **argv, enum msg_kind kind, const char *verb)
-{
-    struct client *c = client_new();
-    struct err e = {0};
-    const char *status = "";
-    int rc = own_flags(c, true, &argc, argv, &e);
-    if (rc >= 0) rc = connect_to(c, &e);
-    if (rc >= 0) {
-        struct msg *m = message(c, kind);
-        if (verb) snprintf(m->control, sizeof m->control, "%s", verb);
-        rc = ask(c, &e);
-    }
-    if (rc >= 0) rc = show(c, &status, &e);
-    rc = code_of(rc, &e);
-    client_free(&c);
-    return rc;
-}
-
-int cli_status(int argc, char **argv) { return question(argc, argv, MSG_STATUS, NULL); }
-int cli_cancel(int argc, char **argv) { return question(argc, argv, MSG_CONTROL, "cancel"); }
-int cli_pause(int argc, char **argv) { return question(argc, argv, MSG_CONTROL, "pause"); }
-int cli_resume(int argc, char **argv) { return question(argc, argv, MSG_CONTROL, "resume"); }
-int cli_retry(int argc, char **argv) { return question(argc, argv, MSG_CONTROL, "retry"); }
-
-int cli_list(int argc, char **argv)
-{
-    struct client *c = client_new();
-    struct err e = {0};
-    const char *status;
-    int rc = own_flags(c, false, &argc, argv, &e);
-    if (rc >= 0 && argc > 0) rc = err_set(&e, E_INPUT, "longtake list takes no '%s'", argv[0]);
-    if (rc >= 0) rc = connect_to(c, &e);
-    while (rc >= 0 && c->id != UINT64_MAX) {
-        message(c, MSG_LIST);
-        rc = ask(c, &e);
-        if (rc >= 0) rc = show(c, &status, &e);
-    }
-    rc = code_of(rc, &e);
-    client_free(&c);
-    return rc;
-}
-
-static bool is_over(const char *status)
+bool client_is_over(const char *status)
 {
     return !strcmp(status, "completed") || !strcmp(status, "failed") || !strcmp(status, "cancelled");
 }
 
-int cli_watch(int argc, char **argv)
-{
-    struct client *c = client_new();
-    struct err e = {0};
-    const char *status = "";
-    int rc = own_flags(c, true, &argc, argv, &e);
-    if (rc >= 0) rc = connect_to(c, &e);
-    if (rc >= 0) {
-        message(c, MSG_WATCH);
-        rc = ask(c, &e);
-    }
-    while (rc >= 0) {
-        rc = show(c, &status, &e);
-        if (rc < 0 || is_over(status)) break;
-        int64_t quiet_ms = clock_ms();
-        while ((rc = answer_wait(c, ASK_AGAIN_MS, &e)) == E_LOST && clock_ms() - quiet_ms < AWAY_MS) {
-            message(c, MSG_WATCH); // nothing has changed; or the daemon has been started anew, and knows of no watcher
-            chan_send(c->chan, NULL, &c->out, NULL);
-        }
-    }
-    bool failed = rc >= 0 && strcmp(status, "completed") != 0;
-    rc = failed ? EXIT_JOB_FAILED : code_of(rc, &e);
-    client_free(&c);
-    return rc;
-}
-
 // The film beside its name until it is whole.
-static int fetch(struct client *c, struct err *e)
+int client_fetch(struct client *c, struct err *e)
 {
     char part[4200];
     snprintf(part, sizeof part, "%s.part", c->output);
-    int rc = connect_to(c, e), fd = -1;
+    int rc = c->chan ? 0 : client_connect(c, e), fd = -1;
     for (uint64_t at = 0, total = 1; rc >= 0 && at < total;) {
-        struct msg *m = message(c, MSG_FETCH);
+        struct msg *m = client_message(c, MSG_FETCH);
         m->fetch_offset = at;
-        rc = ask(c, e);
+        rc = client_ask(c, e);
         if (rc < 0) break;
         total = c->in.answer.total;
         size_t n = c->in.n_bulk ? c->in.bulk[0].n : 0;
@@ -394,17 +267,4 @@ static int fetch(struct client *c, struct err *e)
     return rc;
 }
 
-int cli_fetch(int argc, char **argv)
-{
-    struct client *c = client_new();
-    struct err e = {0};
-    struct stat st;
-    int rc = own_flags(c, true, &argc, argv, &e);
-    if (rc >= 0 && !c->output) rc = err_set(&e, E_INPUT, "no output; give -o FILE.mp4");
-    if (rc >= 0 && lstat(c->output, &st) == 0)
-        rc = err_set(&e, E_INPUT, "-o %s exists; choose another name", c->output);
-    if (rc >= 0) rc = fetch(c, &e);
-    rc = code_of(rc, &e);
-    client_free(&c);
-    return rc;
-}
+const struct opt *client_table(void) { return rows; }

@@ -41,6 +41,12 @@ static void on_change(void *ctx, uint64_t id)
     if (d->desk) desk_changed(d->desk, id);
 }
 
+static void on_submitted(void *ctx, uint64_t ticket, uint64_t id, const struct err *why)
+{
+    struct daemon *d = ctx;
+    desk_submitted(d->desk, d->service, ticket, id, why);
+}
+
 static void on_turn(void *ctx)
 {
     struct daemon *d = ctx;
@@ -130,6 +136,7 @@ static int run(struct daemon *d)
                                 .stall_ms = c->stall_ms,
                                 .upload_max = c->upload_max,
                                 .changed = on_change,
+                                .submitted = on_submitted,
                                 .ctx = d};
     int rc = loop_new(&d->loop, on_turn, d, &e);
     if (rc >= 0) rc = service_open(&d->service, d->loop, &o, &e);

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# What is refused at submit, and batches: many films of one message, with a worker that needs no model.
+#   batch.sh BIN_DIR
+set -euo pipefail
+bin=$(realpath "$1")
+here=$(cd "$(dirname "$0")/.." && pwd)
+tmp=$(mktemp -d)
+daemon=
+trap '[ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null; rm -rf "$tmp"' EXIT
+cd "$tmp"
+export XDG_DATA_HOME=$tmp/data XDG_RUNTIME_DIR=$tmp FAKE_WORKER=step:2,log:$tmp/runs
+checks=0
+fail() { echo "batch: $*" >&2; tail -5 log >&2; exit 1; }
+ok() { checks=$((checks + 1)); echo "ok $*"; }
+longtake() { timeout 60 "$bin/longtake" "$@"; }
+says() { # WORDS CODE COMMAND...
+  local words=$1 code=$2 rc=0
+  shift 2
+  "$@" >out 2>err || rc=$?
+  [ "$rc" -eq "$code" ] || fail "$*: ends with $rc, not $code: $(cat out err)"
+  grep -q -- "$words" out err || fail "$*: no '$words' in: $(cat out err)"
+  ok "$words"
+}
+picture=$here/deploy/media/portrait.png voice=$here/deploy/media/voice.wav
+. "$here/tests/fake_model.sh"
+fake_model model
+longtake render --model model --worker "$bin/fake_worker" --image "$picture" --audio "$voice" -o whole.mp4 2>/dev/null || fail "render fails"
+"$bin/longtake" serve --model model --worker "$bin/fake_worker" --groups 2 2>log &
+daemon=$!
+for _ in $(seq 200); do longtake list >/dev/null 2>&1 && break; sleep 0.05; done
+
+# refused before there is a number
+echo "no picture" >poem.png
+head -c 1000 "$voice" | head -c 30 >stub.wav
+says "picture .* is neither a picture" 2 longtake submit --image poem.png --audio "$voice"
+says "voice\|sound" 2 longtake submit --image "$picture" --audio stub.wav
+says "poem.png\|neither a picture" 2 longtake submit --image poem.png --audio "$voice" --key again
+[ -z "$(longtake list)" ] || fail "a refused job has a number: $(longtake list)"
+ok "what cannot be read is refused before it has a number"
+
+# one voice, three pictures, of which one is none
+ffmpeg -v error -i "$picture" -vf hflip turned.png
+mkdir films
+says "turned: job 3 completed" 1 longtake batch --audio "$voice" --images "$picture" poem.png turned.png --key b -o films
+grep -q "poem: job 2 failed: .*neither a picture" out || fail "the bad item says: $(cat out)"
+cmp -s whole.mp4 films/portrait.mp4 || fail "the first item's film is another"
+[ -e films/turned.mp4 ] && [ ! -e films/poem.mp4 ] || fail "films: $(ls films)"
+ok "one bad item stops no other"
+longtake batch --audio "$voice" --images "$picture" poem.png turned.png --key b >out
+[ "$(longtake list | wc -l)" -eq 3 ] || fail "the same key is another batch: $(longtake list)"
+says "the key 'b/1' was used for another job, 1" 2 longtake batch --audio "$voice" --images turned.png poem.png --key b
+says "neither a picture" 2 longtake batch --audio "$voice" --images poem.png poem.png
+[ "$(longtake list | wc -l)" -eq 3 ] || fail "a batch of bad items has numbers"
+
+# a file of items, keys for all, and pairs
+cat >batch.yaml <<Y
+image: $picture
+sample-steps: 2
+items:
+  - {audio: $voice, output: slow.mp4, sample-steps: 4}
+  - {audio: $here/deploy/media/voice2.wav}
+Y
+says "slow: job 4 completed" 0 longtake batch batch.yaml --wait
+grep -q "item-2: job 5 completed" out || fail "items: $(cat out)"
+[ "$(longtake status 4 --json | grep -o '"batch":[0-9]*')" = '"batch":4' ] || fail "job 4: $(longtake status 4 --json)"
+says "give as many of each, or one" 2 longtake batch --audios "$voice" "$voice" --images a b c
+echo "seed: 3" >empty.yaml
+says "has no list .items" 2 longtake batch empty.yaml
+kill -TERM "$daemon"
+wait "$daemon" || fail "the daemon ends with $?"
+daemon=
+echo "batch: $checks checks passed"
