@@ -188,15 +188,17 @@ static int make_masks(struct reel *r, const char *self, struct err *e)
     return rc;
 }
 
-// A bit more than half of what films usually take, while they grow and once more when they are delivered: whoever has
-// less would hear of it after hours.
+// A bit more than half of what films usually take, while they grow and once more when they are delivered, and the
+// voices once more for the worker: whoever has less would hear of it after hours.
 static int check_room(const struct reel *r, struct err *e)
 {
     struct statvfs v;
     if (statvfs(r->o->folder, &v) < 0) return 0; // writing will tell
     double pixels = (double)r->spec->r.h * r->spec->r.w * (double)r->info.n_frames, mb = 1e6;
     double sound = (double)r->info.n_frames / 25 * 12000 * r->voice_info.mux_channels;
-    double need = 2 * (pixels / 32 + sound), has = (double)v.f_bavail * (double)v.f_frsize;
+    double voice = 0;
+    for (int p = 0; p < r->spec->n_speakers; p++) voice += (double)r->info.n_samples[p] * sizeof(float);
+    double need = 2 * (pixels / 32 + sound) + voice, has = (double)v.f_bavail * (double)v.f_frsize;
     if (has >= need) return 0;
     return err_set(e, E_INPUT,
                    "-o %s: the film takes about %.1f MB there and %.1f MB are free; free some, or choose "

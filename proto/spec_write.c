@@ -52,7 +52,8 @@ static void put_box(json_t *tree, const char *key, const struct spec_region *r)
 static void put_voices(json_t *tree, const struct spec *s)
 {
     static const char *const keys[SPEC_SPEAKERS] = {"audio", "audio2"};
-    for (int p = 0; p < s->n_speakers; p++) put(tree, keys[p], json_string(s->audio[p] ? s->audio[p] : "None"));
+    for (int p = 0; p < s->n_speakers && p < SPEC_SPEAKERS; p++)
+        put(tree, keys[p], json_string(s->audio[p] ? s->audio[p] : "None"));
 }
 
 static void put_loras(json_t *tree, const struct spec *s)

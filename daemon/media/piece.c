@@ -48,7 +48,8 @@ static int preset_check(const char *preset, struct err *e)
     char all[128] = "";
     for (size_t i = 0; i < sizeof presets / sizeof *presets; i++) {
         if (!strcmp(preset, presets[i])) return 0;
-        strcat(strcat(all, i ? ", " : ""), presets[i]);
+        size_t n = strlen(all);
+        snprintf(all + n, sizeof all - n, "%s%s", i ? ", " : "", presets[i]);
     }
     return err_set(e, E_INPUT, "preset: x264 has no \"%s\"; it has %s", preset, all);
 }

@@ -28,7 +28,7 @@ struct plain {
 
 static void plain_new(struct plain *p, int h, int w, int channels)
 {
-    *p = (struct plain){h, w, channels, malloc((size_t)h * (size_t)w * (size_t)channels + MARGIN)};
+    *p = (struct plain){h, w, channels, calloc((size_t)h * (size_t)w * (size_t)channels + MARGIN, 1)};
     BUG_IF(!p->data, "no memory for a picture of %dx%d", w, h);
 }
 

@@ -291,7 +291,7 @@ static int fetch(const struct merge *m, const char *key, float **out, struct err
         return err_set(e, E_INPUT, "%s: %s is stored as %s; a LoRA is made of floats", m->path, key,
                        dtype_table[t.dtype].name);
     int64_t n = tensor_count(t);
-    *out = malloc((size_t)n * sizeof **out + 1);
+    *out = calloc((size_t)n + 1, sizeof **out);
     if (!*out) return err_set(e, E_FATAL, "no memory for %s of %s", key, m->path);
     for (int64_t i = 0; i < n && rc == 0; i++) {
         (*out)[i] = value_at(t, place_of(t, i));

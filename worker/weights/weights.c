@@ -69,11 +69,14 @@ static void grow(struct weights *w)
 {
     if (w->n < w->capacity) return;
     w->capacity = w->capacity ? 2 * w->capacity : 256;
-    w->record = realloc(w->record, (size_t)w->capacity * sizeof *w->record);
+    struct record *old = w->record;
+    w->record = calloc((size_t)w->capacity, sizeof *w->record);
     free(w->slot);
     w->n_slots = 4 * w->capacity;
     w->slot = calloc((size_t)w->n_slots, sizeof *w->slot);
     BUG_IF(!w->record || !w->slot, "no memory for %lld tensor names", (long long)w->capacity);
+    if (w->n) memcpy(w->record, old, (size_t)w->n * sizeof *old);
+    free(old);
     for (int64_t i = 0; i < w->n; i++) *find_slot(w, w->record[i].name) = i + 1;
 }
 
@@ -153,7 +156,7 @@ int weights_add_record(struct weights *w, struct weights_file *f, const char *na
                        struct err *e)
 {
     struct record *r = record_for(w, name);
-    if (r->file == f) return err_set(e, E_INPUT, "%s holds %s twice", f->path, name);
+    if (r->file && r->file == f) return err_set(e, E_INPUT, "%s holds %s twice", f->path, name);
     if (r->file) w->n_replaced++;
     int size = dtype_size(t.dtype);
     if (size > 1 && (uintptr_t)t.data % (uintptr_t)size && tensor_is_contiguous(t)) {
@@ -303,7 +306,7 @@ const char *weights_file(const struct weights *w, const char *name)
     if (r && r->file) return r->file->path;
     const char *path = w->files ? w->files->path : "the weights";
     size_t most = 0; // of several files, the one with the nearest name should have it
-    for (int64_t i = 0; i < w->n; i++) {
+    for (int64_t i = 0; w->record && i < w->n; i++) {
         size_t n = 0;
         while (name[n] && w->record[i].name[n] == name[n]) n++;
         if (n <= most || !w->record[i].file) continue;
