@@ -28,24 +28,47 @@ const char condition_negative[] =
 
 // ---- words
 
-int condition_words(struct dit_words *out, const struct condition_reader *r, struct dev_arena *keep,
-                    struct dev_arena *work, const char *text, int *n, int *n_lost, struct err *e)
+// The encoder's rows of a text, F32 [n, dim] in `work`.
+static int read_rows(tensor *rows, const struct condition_reader *r, struct dev_arena *work, const char *text, int *n,
+                     int *n_lost, struct err *e)
 {
-    int text_len = dit_config_of(r->dit)->text_len;
+    struct dev *d = dev_arena_dev(work);
+    int text_len = dit_config_of(r->dit)->text_len, dim = umt5_dim(r->umt5);
     int32_t *ids = malloc((size_t)text_len * sizeof *ids);
     if (!ids) return err_set(e, E_FATAL, "no memory for %d text ids", text_len);
     int rc = unigram_encode(r->unigram, text, ids, text_len, n, n_lost, e);
     if (rc == 0) {
-        struct dev *d = dev_arena_dev(work);
-        int64_t mark = dev_arena_mark(work);
+        *rows = dev_tensor(work, DT_F32, SHAPE(*n, dim));
         tensor id = dev_tensor(work, DT_I32, SHAPE(*n));
         dev_upload(d, id, ids, DT_I32);
-        tensor rows = dev_tensor(work, DT_F32, SHAPE(*n, umt5_dim(r->umt5)));
-        umt5_encode(r->umt5, work, rows, id, *n, NULL);
-        *out = dit_words_new(r->dit, keep, rows, NULL);
-        dev_arena_reset(work, mark);
+        umt5_encode(r->umt5, work, *rows, id, *n, NULL);
     }
     free(ids);
+    if (rc < 0 || !r->texts) return rc;
+    struct text_rows kept = {.n = *n, .n_lost = *n_lost, .rows = malloc((size_t)*n * (size_t)dim * sizeof(float))};
+    BUG_IF(!kept.rows, "no memory for a text");
+    dev_download(d, kept.rows, DT_F32, *rows);
+    texts_keep(r->texts, text, &kept, dim);
+    free(kept.rows);
+    return 0;
+}
+
+int condition_words(struct dit_words *out, const struct condition_reader *r, struct dev_arena *keep,
+                    struct dev_arena *work, const char *text, int *n, int *n_lost, struct err *e)
+{
+    const struct text_rows *known = r->texts ? texts_find(r->texts, text) : NULL;
+    int64_t mark = dev_arena_mark(work);
+    tensor rows = NO_TENSOR;
+    int rc = 0;
+    if (known) {
+        *n = known->n;
+        *n_lost = known->n_lost;
+        rows = dev_tensor(work, DT_F32, SHAPE(*n, umt5_dim(r->umt5)));
+        dev_upload(dev_arena_dev(work), rows, known->rows, DT_F32);
+    } else
+        rc = read_rows(&rows, r, work, text, n, n_lost, e);
+    if (rc == 0) *out = dit_words_new(r->dit, keep, rows, NULL);
+    dev_arena_reset(work, mark);
     return rc;
 }
 

@@ -10,12 +10,14 @@
 #include "worker/models/umt5.h"
 #include "worker/models/unigram.h"
 #include "worker/models/vae.h"
+#include "worker/texts.h"
 
 // What the text encoder is made of (a part of the set).
 struct condition_reader {
     struct unigram *unigram;
     struct umt5 *umt5;
     const struct dit *dit;
+    struct texts *texts; // read before; NULL: none are kept
 };
 
 // The published program's negative prompt, used where a job gives none (pipeline.md appendix B).

@@ -213,6 +213,12 @@ int features_of_rows(struct features **out, struct dev_arena *a, const struct sp
     return rc;
 }
 
+void features_lend(struct features *f, struct dev_arena *a, const struct track *track)
+{
+    f->a = a;
+    for (int p = 0; p < f->n_speakers; p++) f->speaker[p].raw = &track[p];
+}
+
 void features_close(struct features **pf)
 {
     struct features *f = *pf;

@@ -24,6 +24,8 @@ int features_open(struct features **out, struct wav2vec2 *m, struct dev_arena *a
 int features_of_rows(struct features **out, struct dev_arena *a, const struct spec_render *s, int layers, int channels,
                      const float *const *rows, const int64_t *n_frames, const char *dir, struct err *e);
 void features_close(struct features **f);
+// Another job of the same voices goes on with them: its tracks and its arena take the place of those given before.
+void features_lend(struct features *f, struct dev_arena *a, const struct track *track);
 
 // Windows of the segment that starts at frame `start`: F32 [n_speakers, F, window, layers, channels] in arena `a`.
 // `last`: the final segment of a job of several.

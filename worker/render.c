@@ -27,6 +27,9 @@ struct render {
     void *held[N_HELD]; // what of them messages know
     struct dit_words words, negative;
     struct features *features;
+    struct shelf *shelf; // where they go; NULL: nowhere. Borrowed
+    struct shelf_key shelf_key;
+    bool voice_failed; // they are not to be used again
     struct segment *segment;
 };
 
@@ -46,7 +49,7 @@ static int read_text(struct render *r, const struct render_order *o, struct dit_
                      const char *text, struct err *e)
 {
     const struct set *s = r->set;
-    struct condition_reader reader = {.unigram = s->unigram, .umt5 = s->umt5, .dit = s->dit};
+    struct condition_reader reader = {.unigram = s->unigram, .umt5 = s->umt5, .dit = s->dit, .texts = o->texts};
     int n = 0, n_lost = 0, rc = condition_words(to, &reader, r->keep, r->work, text, &n, &n_lost, e);
     if (rc < 0) return err_wrap(e, "%s", what);
     tell_cut(o, what, n, n_lost);
@@ -134,11 +137,26 @@ static int check_memory(struct render *r, const struct render_order *o, struct e
                    r->spec.frame_num, r->spec.w, r->spec.h, (double)needed / 1e9, (double)has / 1e9);
 }
 
+// Those of an earlier job with the same voices, or new ones.
+static int open_features(struct render *r, const struct render_order *o, struct err *e)
+{
+    if (o->shelf) {
+        shelf_key_make(&r->shelf_key, &r->spec, o->voice_hash);
+        r->features = shelf_take(o->shelf, &r->shelf_key);
+    }
+    r->shelf = o->shelf;
+    log_info("render.voice", "known=%d", r->features != NULL);
+    if (!r->features)
+        return features_open(&r->features, r->set->wav2vec2, r->work, &r->spec, r->voice, o->cache_dir, e);
+    features_lend(r->features, r->work, r->voice);
+    return 0;
+}
+
 static int open_all(struct render *r, const struct render_order *o, struct err *e)
 {
     int rc = set_agree(r->set, read_words(r, o, e), e);
     if (rc == 0) rc = set_agree(r->set, check_memory(r, o, e), e);
-    if (rc == 0) rc = features_open(&r->features, r->set->wav2vec2, r->work, &r->spec, r->voice, o->cache_dir, e);
+    if (rc == 0) rc = open_features(r, o, e);
     struct segment_job job = job_of(r, o);
     rc = set_agree(r->set, rc, e);
     if (rc == 0) rc = segment_open(&r->segment, &job, e);
@@ -164,11 +182,14 @@ int render_open(struct render **out, struct set *s, const struct render_order *o
     return rc;
 }
 
+void render_forget_voice(struct render *r) { r->voice_failed = true; }
+
 void render_close(struct render **pr)
 {
     struct render *r = *pr;
     if (!r) return;
     segment_close(&r->segment);
+    if (r->shelf && r->features && !r->voice_failed) shelf_put(r->shelf, &r->shelf_key, &r->features);
     features_close(&r->features);
     for (int i = 0; i < N_HELD; i++) mesh_forget(r->set->mesh, r->held[i]);
     dev_arena_free(&r->keep);
@@ -213,6 +234,7 @@ int render_segment(struct render *r, const struct render_run *run, const struct 
                             .tail_bytes = run->tail_bytes};
     int window = dit_config_of(r->set->dit)->audio_window;
     rc = features_windows(r->features, r->work, &in.windows, run->start, window, run->last && run->segment > 0, e);
+    if (rc < 0) r->voice_failed = true;
     rc = set_agree(r->set, rc, e);
     if (rc == 0) rc = segment_run(r->segment, &in, sink, t, e);
     dev_arena_reset(r->work, mark);

@@ -12,6 +12,7 @@
 #include "kernels/tap.h"
 #include "proto/spec.h"
 #include "worker/set.h"
+#include "worker/shelf.h"
 
 struct render;
 
@@ -22,6 +23,9 @@ struct render_order { // OPEN
     // 16 kHz voices, F32, one track per speaker, original samples (cut or padded to 640 L unless published; of two at
     // once, the shorter one ends where it ends)
     const struct track *voice; // [n_speakers], readable until render_close
+    struct shelf *shelf;       // features of earlier jobs; NULL: none are kept
+    struct texts *texts;       // read by earlier jobs; NULL: none are kept
+    const uint8_t *voice_hash; // of the voices, with a shelf
     const char *cache_dir;     // voice features beyond one window live in a file here
     // What the user should know of a job that goes on, a sentence; NULL: nobody listens.
     void (*notice)(void *ctx, const char *text);
@@ -57,6 +61,8 @@ struct render_times { // milliseconds, for DONE
 int render_open(struct render **out, struct set *s, const struct render_order *o, struct err *e);
 int render_segment(struct render *r, const struct render_run *run, const struct render_sink *sink,
                    struct render_times *t, struct err *e);
+// What was made of its voices is wrong, and goes with the job instead of to the shelf.
+void render_forget_voice(struct render *r);
 void render_close(struct render **r);
 
 #endif

@@ -8,6 +8,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "worker/render.h"
+#include "worker/texts.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,8 @@ struct serve {
     struct link *link;
     struct set *set;
     const char *cache_dir;
+    struct shelf *shelf; // what jobs have made of their voices, and of their words
+    struct texts *texts;
     struct order *open; // the job's order: its pictures and voices are in use until the job ends
     struct render *render;
     int64_t segment; // under way
@@ -76,6 +79,7 @@ static void tell_failed(struct serve *s, uint64_t job, int64_t segment, const st
 
 static void close_job(struct serve *s)
 {
+    if (s->render && voice_file_fault(s->open->voice, NULL) < 0) render_forget_voice(s->render);
     render_close(&s->render);
     order_free(&s->open);
 }
@@ -96,6 +100,9 @@ static int open_job(struct serve *s, struct order **po, struct err *e)
                                  .color_picture = o->bulk[0],
                                  .masks = o->bulk[1],
                                  .voice = voice,
+                                 .shelf = s->shelf,
+                                 .texts = s->texts,
+                                 .voice_hash = o->open.voice_hash,
                                  .cache_dir = s->cache_dir,
                                  .notice = on_notice,
                                  .ctx = s};
@@ -175,8 +182,12 @@ int serve_run(struct link *l, struct set *set, const char *cache_dir, struct err
 {
     struct serve s = {.link = l, .set = set, .cache_dir = cache_dir};
     int rc = 0;
+    shelf_new(&s.shelf);
+    texts_new(&s.texts);
     link_stage(l, "idle", -1, 0, 0);
     while (serve_turn(&s, &rc, e)) continue;
     close_job(&s);
+    texts_free(&s.texts);
+    shelf_free(&s.shelf);
     return rc == E_FATAL ? rc : 0;
 }
