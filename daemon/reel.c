@@ -59,6 +59,7 @@ static int open_source(struct reel *r, const struct model *m, const char *self, 
     struct source_options o = {.self = self,
                                .path = s->image ? s->image : s->video,
                                .end = (enum spec_video_end)s->video_end,
+                               .cut = s->cut_at_shots || s->n_cuts > 0,
                                .published = s->r.parity == SPEC_PARITY_PUBLISHED};
     const struct bucket_table *sizes;
     int rc = source_open(&r->source, &o, &r->source_info, e);

@@ -133,8 +133,8 @@ static void look_for_cut(struct source *s, int64_t frame, const uint8_t *rgb, si
         s->told_cut = true;
         warn_add(
             s->notice, sizeof s->notice,
-            "the video seems to have a cut between %.2f s and %.2f s, and faces may melt there; render each shot by "
-            "itself",
+            "the video seems to have a cut between %.2f s and %.2f s, and faces may melt there; with --cuts auto, "
+            "the film begins afresh at each shot",
             (double)s->sketched / FPS, (double)frame / FPS);
     }
     memcpy(s->sketch, now, sizeof now);
@@ -155,7 +155,8 @@ static void look(struct source *s, int64_t frame, const struct picture_answer *g
                  "the video's pictures change their size from %dx%d to %dx%d by %.2f s; they are scaled to the first",
                  s->first_w, s->first_h, got->w, got->h, (double)frame / FPS);
     }
-    if (s->o.end == SPEC_END_HOLD || s->o.end == SPEC_END_STOP) look_for_cut(s, frame, rgb, n);
+    bool forward = s->o.end == SPEC_END_HOLD || s->o.end == SPEC_END_STOP;
+    if (forward && !s->o.cut) look_for_cut(s, frame, rgb, n);
 }
 
 const char *source_notice(struct source *s) { return s->notice[0] ? s->notice : NULL; }

@@ -19,6 +19,7 @@ struct source_options {
     const char *self; // this program, for the media child
     const char *path;
     enum spec_video_end end; // what is shown past a video's end
+    bool cut;                // somebody looks after cuts: they are not told of
     bool published;          // pictures by number instead of time, EXIF, alpha and pixel shape ignored
 };
 
