@@ -1,4 +1,4 @@
-// Flags are read twice: once to find --config, then, after the file, to outweigh it.
+// Flags are read twice: once to find --config, then, after the file and the environment, to outweigh them.
 #include "daemon/config.h"
 
 #include "proto/yaml.h"
@@ -104,6 +104,7 @@ int config_read(struct config *c, int argc, char **argv, struct err *e)
     *c = (struct config){.groups = 1, .attempts = 4, .upload_max = (int64_t)16 << 30};
     int rc = flags_read(c, argc, argv, true, e);
     if (rc >= 0 && c->file) rc = file_read(c, e);
+    if (rc >= 0) rc = opt_environment(rows, c, &c->arena, e);
     return rc < 0 ? rc : flags_read(c, argc, argv, false, e);
 }
 

@@ -41,7 +41,7 @@ static double bound_for(enum dtype out, int n_in, const tensor *in)
 static tensor copy_of(struct dev *ref, tensor t)
 {
     tensor c = tensor_of(NULL, t.dtype, t.n, t.shape);
-    c.data = malloc((size_t)tensor_bytes(c) + 1);
+    c.data = calloc((size_t)tensor_bytes(c) + 1, 1);
     BUG_IF(!c.data, "no memory to check an op");
     if (tensor_count(t) > 0) ref->ops.copy(ref, c, t);
     return c;

@@ -116,7 +116,7 @@ void trial_lay(struct trial *b, const struct op_case *c)
         give(b, false, heads(b, c, 1, (int64_t[]){s[0], s[3], s[2], s[5]}));
         if (more) return;
         tensor bias = affine ? trial_tensor(b, DT_F32, 2, SHAPE(s[2], s[1], s[3])) : NO_TENSOR;
-        for (int64_t i = 0; (c->how & HOW_MASKED) && i < tensor_count(bias); i++)
+        for (int64_t i = 0; affine && (c->how & HOW_MASKED) && i < tensor_count(bias); i++)
             if (i % s[3] < 600) ((float *)bias.data)[i] = -INFINITY;
         give(b, false, bias);
     } else if (is(c, "attention_map")) {

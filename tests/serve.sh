@@ -68,6 +68,9 @@ for key in groups attempts upload-max plain-tcp; do
 done
 sed -E 's/^#(groups|attempts)/\1/' "$here/deploy/longtake.yaml" >used.yaml
 longtake serve --model model --config used.yaml --groups 7 --check | grep -qx "groups: 7" || fail "a flag does not outweigh the file"
+LONGTAKE_GROUPS=3 longtake serve --model model --config used.yaml --check | grep -qx "groups: 3" || fail "the environment does not outweigh the file"
+LONGTAKE_GROUPS=3 longtake serve --model model --groups 5 --check | grep -qx "groups: 5" || fail "a flag does not outweigh the environment"
+LONGTAKE_GROUPS=many says "LONGTAKE_GROUPS: .many. is not a whole number" 2 longtake serve --model model --check
 ok "the sample, the table and flags agree"
 
 # one job, and one key

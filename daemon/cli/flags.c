@@ -8,7 +8,6 @@
 // next one that begins with two dashes, or -o and -n.
 #include "daemon/cli/flags.h"
 
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -124,23 +123,6 @@ static int words_take(struct words *w, struct flags *f, struct arena *a, int arg
     return 0;
 }
 
-// ---- environment
-
-static int environment_read(struct spec *s, struct err *e)
-{
-    for (const struct opt *o = spec_table(); o->key; o++) {
-        char name[96] = "LONGTAKE_";
-        size_t n = strlen(name);
-        for (const char *k = o->key; *k && n + 1 < sizeof name; k++)
-            name[n++] = *k == '-' ? '_' : (char)toupper((unsigned char)*k);
-        name[n] = 0;
-        const char *text = o->help ? getenv(name) : NULL;
-        int rc = text && *text ? opt_set(o, s, &s->arena, name, text, e) : 0;
-        if (rc < 0) return rc;
-    }
-    return 0;
-}
-
 // ---- what gives way to a flag
 
 static bool among(const char *key, const char *const *list)
@@ -175,12 +157,13 @@ int flags_parse(struct flags *f, struct spec *s, int argc, char **argv, struct e
 {
     struct words w = {.v = arena_array(&s->arena, (size_t)argc + 1, sizeof *w.v)};
     *f = (struct flags){.ranks = 1};
-    int rc = words_take(&w, f, &s->arena, argc, argv, e);
+    int rc = opt_environment(rows, f, &s->arena, e);
+    if (rc >= 0) rc = words_take(&w, f, &s->arena, argc, argv, e);
     for (int i = 0; i < w.n && rc >= 0; i++)
         if (w.v[i].own) rc = opt_set(w.v[i].row, f, &s->arena, w.v[i].from, w.v[i].text, e);
     if (rc < 0 || f->help) return rc;
     if (f->job) rc = spec_read_file(s, f->job, e);
-    if (rc >= 0) rc = environment_read(s, e);
+    if (rc >= 0) rc = opt_environment(spec_table(), s, &s->arena, e);
     give_way(s, &w);
     for (int i = 0; i < w.n && rc >= 0; i++)
         if (!w.v[i].own) rc = opt_set(w.v[i].row, s, &s->arena, w.v[i].from, w.v[i].text, e);

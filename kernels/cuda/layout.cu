@@ -131,7 +131,8 @@ __global__ void lerp_kernel(void *y, int yt, int64_t y_step, const void *x, int 
 {
     int64_t i = thread_index();
     if (i >= n * w) return;
-    double at = first + (double)(i / w) * step;
+    int64_t row = i / w;
+    double at = first + (double)row * step;
     at = at < 0 ? 0 : at > (double)(n_in - 1) ? (double)(n_in - 1) : at;
     int64_t p = (int64_t)at, q = p < n_in - 1 ? p + 1 : p;
     float f = (float)(at - (double)p);

@@ -3,6 +3,7 @@
 
 #include "proto/base/near.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -23,6 +24,21 @@ const struct opt *opt_find(const struct opt *table, const char *key)
     for (; table->key; table++)
         if (key_same(table->key, key)) return table;
     return NULL;
+}
+
+int opt_environment(const struct opt *table, void *base, struct arena *a, struct err *e)
+{
+    for (const struct opt *o = table; o->key; o++) {
+        char name[96] = "LONGTAKE_";
+        size_t n = strlen(name);
+        for (const char *k = o->key; *k && n + 1 < sizeof name; k++)
+            name[n++] = *k == '-' ? '_' : (char)toupper((unsigned char)*k);
+        name[n] = 0;
+        const char *text = o->help ? getenv(name) : NULL;
+        int rc = text && *text ? opt_set(o, base, a, name, text, e) : 0;
+        if (rc < 0) return rc;
+    }
+    return 0;
 }
 
 int opt_unknown(const struct opt *table, const char *what, const char *key, struct err *e)

@@ -37,6 +37,9 @@ struct opt {
 const struct opt *opt_find(const struct opt *table, const char *key);
 // Sets one field from text. `from` names the source in messages ("--crf", "job.yaml: crf").
 int opt_set(const struct opt *o, void *base, struct arena *a, const char *from, const char *text, struct err *e);
+// Sets every listed row (help is not NULL) whose variable stands in the environment: LONGTAKE_SAMPLE_STEPS for
+// sample-steps. An empty variable is none.
+int opt_environment(const struct opt *table, void *base, struct arena *a, struct err *e);
 // E_INPUT "unknown <what> 'promt'; did you mean 'prompt'?"
 int opt_unknown(const struct opt *table, const char *what, const char *key, struct err *e);
 void opt_help(const struct opt *table, FILE *to);
