@@ -4,7 +4,7 @@
 // did per second (operations for products, bytes read and written for the rest), the part of the measured roof, and for
 // linear layers the ratio of oneDNN called alone to ours, the two called by turns. Shapes are those of a 480x832
 // picture: a DiT block of 3,120 tokens (two latent frames; width 5,120, 40 heads, 13,824 inside), attention of longer
-// clips, the VAE's convolutions at each of its resolutions.
+// clips, the VAE's convolutions at each of its resolutions (one new frame, where a slice has up to four).
 #include "bench/peer_onednn.h"
 #include "bench/roof.h"
 #include "kernels/ops.h"
@@ -66,11 +66,11 @@ static const struct row rows[] = {
     {"gelu", K_ACT, DT_BF16, {3120, 13824}, ACT_GELU_TANH},
     {"vae norm + silu", K_L2_SILU, DT_F32, {99840, 192}, ACT_SILU},
     {"vae conv 60x104", K_CONV, DT_F32, {3, 60, 104, 384, 384, 3, 3, 3, 1}},
-    {"vae conv 120x208", K_CONV, DT_F32, {4, 120, 208, 384, 384, 3, 3, 3, 1}},
-    {"vae conv 240x416", K_CONV, DT_F32, {4, 240, 416, 192, 192, 3, 3, 3, 1}},
-    {"vae conv 480x832", K_CONV, DT_F32, {4, 480, 832, 96, 96, 3, 3, 3, 1}},
-    {"vae conv out", K_CONV, DT_F32, {4, 480, 832, 96, 3, 3, 3, 3, 1}},
-    {"vae conv 240x416", K_CONV, DT_BF16, {4, 240, 416, 192, 192, 3, 3, 3, 1}},
+    {"vae conv 120x208", K_CONV, DT_F32, {2, 120, 208, 384, 384, 3, 3, 3, 1}},
+    {"vae conv 240x416", K_CONV, DT_F32, {1, 240, 416, 192, 192, 3, 3, 3, 1}},
+    {"vae conv 480x832", K_CONV, DT_F32, {1, 480, 832, 96, 96, 3, 3, 3, 1}},
+    {"vae conv out", K_CONV, DT_F32, {1, 480, 832, 96, 3, 3, 3, 3, 1}},
+    {"vae conv 240x416", K_CONV, DT_BF16, {1, 240, 416, 192, 192, 3, 3, 3, 1}},
     {"vae conv down", K_CONV, DT_F32, {2, 480, 832, 96, 96, 1, 3, 3, 2}},
     {"vae conv time", K_CONV, DT_F32, {4, 120, 208, 192, 384, 3, 1, 1, 1}},
     {"vae upsample", K_UPSAMPLE, DT_F32, {4, 240, 416, 192}},
@@ -262,8 +262,10 @@ static void measure(struct bench *b, const struct row *r)
     prepare(b, &j);
     run(b->d, &j);
     if (j.peer) peer_run(j.peer);
-    int n = 0;
-    for (start = roof_now(); n < CALLS_MAX && (n < 5 || roof_now() - start < b->seconds); n++) {
+    start = roof_now();
+    run(b->d, &j);
+    int n = 0, least = roof_now() - start > 1 ? 2 : 3;
+    for (start = roof_now(); n < CALLS_MAX && (n < least || roof_now() - start < b->seconds); n++) {
         double t = roof_now();
         run(b->d, &j);
         ours[n] = roof_now() - t;

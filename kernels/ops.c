@@ -66,6 +66,7 @@ tensor op_pack_take(struct dev *d, struct dev_arena *a, int64_t mark, tensor w, 
     NEED(end >= mark + tensor_bytes(w));
     w = op_pack(d, a, w, use);
     int64_t bytes = dev_arena_mark(a) - end;
+    if (d->dry && bytes > 0 && d->packed_alone) dev_arena_reset(a, mark + bytes); // counts what would stay
     if (!w.packed || !d->packed_alone) return w;
     memmove(plain, w.packed, (size_t)bytes);
     w.packed = plain;

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Our ops beside PyTorch's and ggml's: same shapes, same threads, by turns in one run, ratios of medians.
 
-  PYTHON bench/peer/peer.py --ops build-bench/bin/bench_ops [--ggml FOLDER/peer_ggml] [--rounds 3] [--seconds 1]
-                            [--only TEXT] [--out bench/results/peer.csv]
+  PYTHON bench/peer/peer.py --ops build-bench/bin/bench_ops [--ggml FOLDER/peer_ggml] [--rounds 2] [--seconds 0.5]
+                            [--only TEXT] [--out FILE.csv] [--ops-out FILE.csv]
 
 PYTHON is one that has torch. Each round runs all rows of bench_ops, then PyTorch, then ggml; a cell of the table is the median
-over the rounds. PyTorch gets its best memory format for convolutions; ggml has no BF16 attention or convolution, so F16
-stands in there."""
+over the rounds, and the file is written after each. PyTorch gets its best memory format for convolutions, ggml the faster of its ways; it has no BF16 attention or
+convolution, so F16 stands in there."""
 import argparse
 import csv
 import os
@@ -94,80 +94,102 @@ def rows_of(name, t, s):
     return []
 
 
-def time_of(run, seconds):
+LONG = 1.0  # seconds: a call that takes longer is made once
+
+
+def once(run):
+    t = time.perf_counter()
     run()
+    return time.perf_counter() - t
+
+
+def time_of(run, seconds):
+    """Median milliseconds, after one call to warm up."""
+    first = once(run)
+    if first > LONG:
+        return first * 1e3
     times, start = [], time.perf_counter()
-    while len(times) < 3 or time.perf_counter() - start < seconds:
-        t = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - t)
+    while len(times) < 2 or time.perf_counter() - start < seconds:
+        times.append(once(run))
     return statistics.median(times) * 1e3
 
 
 def ours(o):
     command = [o.ops, "--seconds", str(o.seconds), "--threads", str(o.threads)] + (["--only", o.only] if o.only else [])
-    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    head = [line for line in out if line.startswith("#")]
-    body = list(csv.reader(line for line in out if line and not line.startswith("#")))[1:]
-    return head, {tuple(r[:3]): float(r[4]) for r in body}
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    body = list(csv.reader(line for line in text.splitlines() if line and not line.startswith("#")))[1:]
+    return text, {tuple(r[:3]): float(r[4]) for r in body}
 
 
-def theirs(rows, o):
+def theirs(rows, o, best):
+    """`best` keeps which form of a row was the fastest when all were tried, in the first round."""
     found = {}
-    for name, dtype, shape in rows:
+    for row in rows:
         with torch.inference_mode():
-            forms = rows_of(name, TYPES[dtype], [int(x) for x in shape.split("x")])
-            if forms:
-                found[name, dtype, shape] = min(time_of(f, o.seconds) for f in forms)
+            forms = rows_of(row[0], TYPES[row[1]], [int(x) for x in row[2].split("x")])
+            took = {i: time_of(f, o.seconds) for i, f in enumerate(forms) if i == best.get(row, i)}
+            if took:
+                best[row] = min(took, key=took.get)
+                found[row] = took[best[row]]
+                print(f"torch: {','.join(row)}: {', '.join(f'{ms:.1f} ms' for ms in took.values())}", file=sys.stderr)
     return found
 
 
-def ggml(rows, o):
+def ggml(rows, o, best):
+    """Likewise; `best` keeps ggml's way."""
     if not o.ggml:
         return {}
-    text = "".join(",".join(r) + "\n" for r in rows)
+    text = "".join(",".join([*r, *best.get(r, [])]) + "\n" for r in rows if not o.ggml_rows or r in best)
     out = subprocess.run([o.ggml, str(o.threads), str(o.seconds)], input=text, check=True, capture_output=True, text=True).stdout
-    return {tuple(r[:3]): float(r[4]) for r in csv.reader(out.splitlines())}
+    found = list(csv.reader(out.splitlines()))
+    best.update({tuple(r[:3]): [r[3]] for r in found})
+    o.ggml_rows = True  # from now on only what it has
+    return {tuple(r[:3]): float(r[4]) for r in found}
 
 
-# One block of the 14B network over 3,120 tokens: how often each row occurs in it.
-BLOCK = {"dit q/k/v/o": 8, "dit ffn in + gelu": 1, "dit ffn out": 1, "dit self attention": 1, "dit words": 1, "dit picture": 1,
-         "q k norm + rope": 1, "norm + modulate": 1, "gate + add + norm": 2}
+def report(o, head, runs):
+    out = [*head, f"# peers: torch {torch.__version__}" + (", ggml of stable-diffusion-cpp-python 0.4.7" if o.ggml else "") +
+           f"; {len(runs)} rounds, {o.threads} threads, load {os.getloadavg()[0]:.1f} at the end",
+           "op,dtype,shape,ours_ms,torch_ms,ggml_ms,torch_over_ours,ggml_over_ours"]
+    for row in runs[0][0]:
+        cells = [statistics.median(r[k][row] for r in runs) if row in runs[0][k] else None for k in range(3)]
+        out.append(",".join([*row, *(f"{c:.3f}" if c else "" for c in cells), *(f"{c / cells[0]:.2f}" if c else "" for c in cells[1:])]))
+    text = "\n".join(out) + "\n"
+    if o.out:
+        with open(o.out, "w") as f:
+            f.write(text)
+    return text
 
 
 def main():
     a = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     a.add_argument("--ops", required=True)
     a.add_argument("--ggml")
-    a.add_argument("--rounds", type=int, default=3)
-    a.add_argument("--seconds", type=float, default=1)
-    a.add_argument("--threads", type=int, default=os.cpu_count())
+    a.add_argument("--rounds", type=int, default=2)
+    a.add_argument("--seconds", type=float, default=0.5)
+    a.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     a.add_argument("--only")
     a.add_argument("--out")
+    a.add_argument("--ops-out", help="what bench_ops printed in the first round")
     o = a.parse_args()
+    o.ggml_rows = False
     torch.set_num_threads(o.threads)
-    runs = []
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # of the children: idle threads must not spin beside others
+    runs, torch_best, ggml_best = [], {}, {}
     for i in range(o.rounds):
-        head, us = ours(o)
-        runs.append((us, theirs(us, o), ggml(us, o)))
-        print(f"round {i + 1} of {o.rounds} done", file=sys.stderr)
-    out = [*head, f"# peers: torch {torch.__version__}" + (", ggml of stable-diffusion-cpp-python 0.4.7" if o.ggml else "") +
-           f"; {o.rounds} rounds, {o.threads} threads, load {os.getloadavg()[0]:.1f} at the end",
-           "op,dtype,shape,ours_ms,torch_ms,ggml_ms,torch_over_ours,ggml_over_ours"]
-    block = {"F32": [0, 0], "BF16": [0, 0]}
-    for row in runs[0][0]:
-        cells = [statistics.median(r[k][row] for r in runs) if row in runs[0][k] else None for k in range(3)]
-        if row[0] in BLOCK and row[1] == "BF16" and cells[1]:
-            block["BF16"] = [block["BF16"][k] + BLOCK[row[0]] * cells[k] for k in range(2)]
-        out.append(",".join([*row, *(f"{c:.3f}" if c else "" for c in cells), *(f"{c / cells[0]:.2f}" if c else "" for c in cells[1:])]))
-    if block["BF16"][0]:
-        out.append(f"# the rows of a DiT block, each as often as it occurs ({sum(BLOCK.values())} calls): ours {block['BF16'][0]:.0f} ms, "
-                   f"torch {block['BF16'][1]:.0f} ms, torch over ours {block['BF16'][1] / block['BF16'][0]:.2f}")
-    text = "\n".join(out) + "\n"
-    print(text, end="")
-    if o.out:
-        with open(o.out, "w") as f:
-            f.write(text)
+        start = time.perf_counter()
+        text, us = ours(o)
+        if i == 0 and o.ops_out:
+            with open(o.ops_out, "w") as f:
+                f.write(text)
+        laps = [time.perf_counter()]
+        them = theirs(us, o, torch_best)
+        laps.append(time.perf_counter())
+        runs.append((us, them, ggml(us, o, ggml_best)))
+        text_all = report(o, [line for line in text.splitlines() if line.startswith("#")], runs)
+        print(f"round {i + 1} of {o.rounds}: ours {laps[0] - start:.0f} s, torch {laps[1] - laps[0]:.0f} s, "
+              f"ggml {time.perf_counter() - laps[1]:.0f} s", file=sys.stderr)
+    print(text_all, end="")
 
 
 main()

@@ -168,3 +168,4 @@ void dit_free(struct dit **pm)
 
 const struct dit_config *dit_config_of(const struct dit *m) { return &m->c; }
 enum dtype dit_dtype(const struct dit *m) { return m->dtype; }
+int64_t dit_bytes(const struct dit *m) { return dev_arena_mark(m->arena); }

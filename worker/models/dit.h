@@ -40,6 +40,7 @@ enum dit_use { DIT_STEP, DIT_CONTEXT };
 struct comm *dit_block_comm(const struct dit *m, enum dit_use use);
 const struct dit_config *dit_config_of(const struct dit *m);
 enum dtype dit_dtype(const struct dit *m); // of the activations
+int64_t dit_bytes(const struct dit *m);    // of the device that its weights take; counted by a dry run too
 
 // Keys and values that do not change over the steps, of all blocks.
 struct dit_words { // of one text

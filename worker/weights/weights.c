@@ -270,11 +270,17 @@ int weights_add(struct weights *w, const char *path, struct err *e)
     return way_out(rc, e);
 }
 
+int weights_new(struct weights **out, struct err *e)
+{
+    *out = calloc(1, sizeof **out);
+    return *out ? 0 : err_set(e, E_FATAL, "no memory for weights");
+}
+
 int weights_open(struct weights **out, const char *path, struct err *e)
 {
-    struct weights *w = calloc(1, sizeof *w);
-    if (!w) return err_set(e, E_FATAL, "no memory for weights");
-    int rc = weights_add(w, path, e);
+    struct weights *w = NULL;
+    int rc = weights_new(&w, e);
+    if (rc == 0) rc = weights_add(w, path, e);
     if (rc < 0)
         weights_free(&w);
     else

@@ -13,6 +13,7 @@
 struct weights;
 
 int weights_open(struct weights **out, const char *path, struct err *e); // owner: caller
+int weights_new(struct weights **out, struct err *e);                    // an empty set, for weights_put; owner: caller
 int weights_add(struct weights *w, const char *path, struct err *e);     // merge another file over it
 void weights_free(struct weights **w);
 
