@@ -192,6 +192,15 @@ export FAKE_WORKER=step:5
 start
 completes "$job"
 
+# what was taken otherwise than it was given is told while the job runs, and kept with it
+job=$(submit --max-frame-num 20)
+longtake watch "$job" >out || fail "job $job: $(cat out)"
+[ "$(grep -c "^note: the film ends after 20 frames, as asked" out)" = 1 ] || fail "no note, or more than one: $(cat out)"
+stop TERM 0
+start
+longtake status "$job" | grep -q "^note: the film ends after 20 frames" || fail "the note is gone: $(longtake status "$job")"
+ok "notes stay with the job"
+
 # a job that fails is told, and keeps what was made
 stop TERM 0
 export FAKE_WORKER=step:5,fail:4,once:$tmp/failed-once

@@ -99,7 +99,7 @@ static void what_lies_above_is_gone(void **state)
                 x[t] = (float)(0.5 * (0.5 - 0.5 * cos(M_PI * edge)) * sin(2 * M_PI * hz * s));
             }
             struct heard h = run(x, n, rates[i], 16000, 1, n);
-            for (int64_t t = 0; t < h.n; t++) worst = fmax(worst, fabs(h.x[t]));
+            for (int64_t t = 0; t < h.n; t++) worst = fmax(worst, fabs((double)h.x[t]));
             free(h.x);
         }
         printf("%d Hz: %.1f dB\n", rates[i], 20 * log10(worst / 0.5));
