@@ -32,7 +32,7 @@ def peak(pid):
             words = f.read().split(b"\0")
         with open(f"/proc/{pid}/status") as f:
             rows = dict(line.split(":", 1) for line in f if ":" in line)
-        name = "media" if b"__media" in words else "worker" if b"longtake-worker" in words[0] else "coordinator"
+        name = "media" if b"__media" in words else "worker" if b"worker" in words[0] else "coordinator"
         return name, int(rows["VmHWM"].split()[0])
     except (OSError, KeyError, IndexError, ValueError):
         return None
@@ -50,12 +50,12 @@ def family(pid):
     return found
 
 
-def render(bin_dir, model, seconds, folder):
+def render(bin_dir, model, seconds, folder, more=()):
     voice = os.path.join(folder, f"voice{seconds}.wav")
     run("ffmpeg", "-v", "error", "-y", "-stream_loop", "-1", "-i", f"{HERE}/deploy/media/voice.wav", "-t", str(seconds), voice)
     begun = time.monotonic()
     p = subprocess.Popen([f"{bin_dir}/longtake", "render", "--model", model, "--image", f"{HERE}/deploy/media/portrait.png",
-                          "--audio", voice, "--overwrite", "-o", f"{folder}/out{seconds}.mp4"], stderr=subprocess.PIPE)
+                          "--audio", voice, "--overwrite", "-o", f"{folder}/out{seconds}.mp4", *more], stderr=subprocess.PIPE)
     peaks = {}
     os.set_blocking(p.stderr.fileno(), False)
     while p.poll() is None:
@@ -125,4 +125,5 @@ def main():
     sys.exit(0 if max(grown.values()) <= 0.05 else 1)
 
 
-main()
+if __name__ == "__main__":
+    main()

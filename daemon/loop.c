@@ -7,6 +7,7 @@
 // for its parent's death by itself.
 #include "daemon/loop.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,9 @@ int loop_new(struct loop **out, void (*turn)(void *ctx), void *ctx, struct err *
 {
     struct loop *l = calloc(1, sizeof *l);
     BUG_IF(!l, "no memory for a loop");
+    // a heap for each thread would keep what an encoder took there once, and grow until all threads had had one
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_THRESHOLD, 1 << 18);
     setenv("UV_THREADPOOL_SIZE", THREADS, 0); // libuv has 4: media, encoders and films would wait for each other
     int rc = uv_loop_init(&l->uv);
     if (rc < 0) {
