@@ -121,6 +121,45 @@ static void fast_copy(struct dev *d, tensor y, tensor x)
     }
 }
 
+#define FILLED(type)                                                                                                   \
+    for (int64_t i = 0; i < n; i++) memcpy((type *)y + i * step, one, sizeof(type))
+
+static void fill_line(char *y, const void *one, int size, int64_t n, int64_t step)
+{
+    switch (size) {
+    case 1:
+        FILLED(uint8_t);
+        break;
+    case 2:
+        FILLED(uint16_t);
+        break;
+    case 4:
+        FILLED(uint32_t);
+        break;
+    default:
+        FILLED(uint64_t);
+    }
+}
+
+static void fast_fill(struct dev *d, tensor y, float v)
+{
+    struct move m = move_of(y, y);
+    int last = m.n - 1, size = dtype_size(y.dtype);
+    int64_t piece = 1 << 14, count = 1, pieces = (m.shape[last] + piece - 1) / piece;
+    uint64_t one = 0; // room for an element of any dtype
+    ref_put(y.dtype, &one, 0, v);
+    for (int i = 0; i < last; i++) count *= m.shape[i];
+#pragma omp parallel for num_threads(dev_team(d, tensor_count(y)))
+    for (int64_t i = 0; i < count * pieces; i++) {
+        int64_t p = i % pieces * piece, o = i / pieces, at = p * m.ys[last];
+        for (int k = last - 1; k >= 0; k--) {
+            at += o % m.shape[k] * m.ys[k];
+            o /= m.shape[k];
+        }
+        fill_line(m.y + at * size, &one, size, m.shape[last] - p < piece ? m.shape[last] - p : piece, m.ys[last]);
+    }
+}
+
 static void fast_embed(struct dev *d, tensor y, tensor table, tensor ids)
 {
     const struct row_fns *f = fast_of(d)->rows;
@@ -136,5 +175,6 @@ static void fast_embed(struct dev *d, tensor y, tensor table, tensor ids)
 void fast_layout_slots(struct ops *o)
 {
     o->copy = fast_copy;
+    o->fill = fast_fill;
     o->embed = fast_embed;
 }
