@@ -281,8 +281,8 @@ static void what_is_written_is_read_back(void **state)
     static const char *const jobs[] = {
         "{}", "{\"image\":\"a \\\"b.png\",\"audio\":\"v.wav\",\"seed\":-1,\"use-apg\":true,\"shift\":7.1}",
         "{\"cond_video\":\"a.mp4\",\"cond_audio\":{\"person1\":\"None\",\"person2\":\"b\"},\"audio_type\":\"add\"}",
-        "{\"box1\":\"1.25,2,3,4e3\",\"mask2\":\"m.png\",\"lora\":[\"a\",\"b\"],\"lora_scale\":[0.1,3],"
-        "\"negative-prompt\":\"\",\"audio-tail\":\"mirror\",\"parity\":\"published\",\"on-video-end\":\"loop\"}"};
+        ("{\"box1\":\"1.25,2,3,4e3\",\"mask2\":\"m.png\",\"lora\":[\"a\",\"b\"],\"lora_scale\":[0.1,3],"
+         "\"negative-prompt\":\"\",\"audio-tail\":\"mirror\",\"parity\":\"published\",\"on-video-end\":\"loop\"}")};
     for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) {
         struct spec s;
         struct err e = {0};

@@ -279,7 +279,7 @@ static bool by_library(struct dev *d, tensor y, tensor x, tensor w, tensor b, en
     const struct gemm_choice *choice = words_open(d, &v, &g) ? choice_of(d, &v, &g) : NULL;
     if (choice && choice->found) run(d, &v, &g, &choice->algo, g.y);
     words_close(&v);
-    if (d->fault.code < 0) return true;
+    if (d->fault.code < 0 || !choice) return true;
     if (choice->found && !y_fits) d->ops.copy(d, y, dense);
     return choice->found;
 }

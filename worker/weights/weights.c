@@ -75,7 +75,7 @@ static void grow(struct weights *w)
     w->n_slots = 4 * w->capacity;
     w->slot = calloc((size_t)w->n_slots, sizeof *w->slot);
     BUG_IF(!w->record || !w->slot, "no memory for %lld tensor names", (long long)w->capacity);
-    if (w->n) memcpy(w->record, old, (size_t)w->n * sizeof *old);
+    if (old) memcpy(w->record, old, (size_t)w->n * sizeof *old);
     free(old);
     for (int64_t i = 0; i < w->n; i++) *find_slot(w, w->record[i].name) = i + 1;
 }
