@@ -82,6 +82,7 @@ static int open_voice(struct reel *r, const char *self, struct err *e)
                               .audio = {s->audio[0], s->audio[1]},
                               .n_speakers = s->n_speakers,
                               .audio_type = s->audio_type,
+                              .track = s->audio_track,
                               .published = s->r.parity == SPEC_PARITY_PUBLISHED,
                               .max_frames = frames_limit(r)};
     int rc = voice_open(&r->voice, &o, &r->voice_info, e);

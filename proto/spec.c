@@ -229,6 +229,7 @@ static const struct opt rows[] = {
     {"audio", OPT_CALL, 0, 0, 0, NULL, set_audio, "FILE", "the voice: any audio file, or a video's sound track"},
     {"audio2", OPT_CALL, 0, 0, 0, NULL, set_audio, "FILE", "voice of the second (right) speaker"},
     {"audio-type", OPT_NAME, FIELD(audio_type), 0, 0, audio_types, NULL, "para|add", "two voices together, or one after the other"},
+    {"audio-track", OPT_INT, FIELD(audio_track), 1, 99, NULL, NULL, "N", "which sound track of a file that has several: 1 is the first (its default one)"},
     {"box1", OPT_CALL, 0, 0, 0, NULL, set_box1, "X0,Y0,X1,Y1", "where the first speaker is, in pixels of the picture"},
     {"box2", OPT_CALL, 0, 0, 0, NULL, set_box2, "X0,Y0,X1,Y1", "where the second speaker is"},
     {"mask1", OPT_TEXT, FIELD(region[0].mask), 0, 0, NULL, NULL, "FILE", "the first speaker's region as a picture, white inside"},

@@ -55,7 +55,8 @@ struct spec {
     const char *image, *video;        // exactly one; the published JSON's cond_video stands in `image`: content decides
     const char *audio[SPEC_SPEAKERS]; // NULL: a silent speaker (the published JSON's "None")
     int n_speakers;
-    int audio_type; // enum spec_audio_type
+    int audio_type;  // enum spec_audio_type
+    int audio_track; // of files with several: 1 is the first; 0: the default one
     struct spec_region region[SPEC_SPEAKERS];
     const char *model;                 // folder
     const char *dit, *adapter, *voice; // a part elsewhere than in the folder

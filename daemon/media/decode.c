@@ -26,6 +26,7 @@ enum { OFFSET_MAX_S = 600, GAP_MAX_S = 600, PIECE = 8192 };
 
 struct decoder {
     const char *path;
+    int track; // asked for, 0: the default one
     const struct decode_sink *sink;
     struct decode_tail *tail;
     AVFormatContext *in;
@@ -49,10 +50,24 @@ struct decoder {
 
 // ---- opening
 
+// The stream that is the track asked for; -1: the file has not so many.
+static int track_stream(const struct decoder *d, int *n_tracks)
+{
+    int found = -1;
+    *n_tracks = 0;
+    for (unsigned s = 0; s < d->in->nb_streams; s++)
+        if (d->in->streams[s]->codecpar->codec_type == AVMEDIA_TYPE_AUDIO && ++*n_tracks == d->track) found = (int)s;
+    return found;
+}
+
 static int track_find(struct decoder *d, struct err *e)
 {
     const AVCodec *codec = NULL;
-    int i = av_find_best_stream(d->in, AVMEDIA_TYPE_AUDIO, -1, -1, &codec, 0), pictures = 0;
+    int n_tracks, wanted = track_stream(d, &n_tracks), pictures = 0;
+    int i = av_find_best_stream(d->in, AVMEDIA_TYPE_AUDIO, wanted, -1, &codec, 0);
+    if (d->track > 0 && wanted < 0 && n_tracks > 0)
+        return err_set(e, E_INPUT, "voice %s has no sound track %d (--audio-track); it has %d", d->path, d->track,
+                       n_tracks);
     for (unsigned s = 0; s < d->in->nb_streams; s++)
         pictures += d->in->streams[s]->codecpar->codec_type == AVMEDIA_TYPE_VIDEO;
     if (i == AVERROR_DECODER_NOT_FOUND)
@@ -295,11 +310,11 @@ static int decode_run(struct decoder *d, struct err *e)
     return 0;
 }
 
-int decode_voice(const char *path, const struct decode_sink *sink, struct decode_tail *tail, struct err *e)
+int decode_voice(const char *path, int track, const struct decode_sink *sink, struct decode_tail *tail, struct err *e)
 {
     av_log_set_level(AV_LOG_QUIET);
     *tail = (struct decode_tail){0};
-    struct decoder d = {.path = path, .sink = sink, .tail = tail};
+    struct decoder d = {.path = path, .track = track, .sink = sink, .tail = tail};
     d.frame = av_frame_alloc();
     d.packet = av_packet_alloc();
     BUG_IF(!d.frame || !d.packet, "no memory for a decoder");

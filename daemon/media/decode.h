@@ -11,7 +11,7 @@ enum { DECODE_CHANNELS = 8 };
 struct decode_head {
     int32_t rate, channels;
     int32_t center, lfe; // channel numbers, -1: none
-    int32_t n_tracks;    // sound tracks in the file; the one a player would choose is decoded
+    int32_t n_tracks;    // sound tracks in the file
 };
 
 struct decode_tail {
@@ -29,7 +29,8 @@ struct decode_sink {
     int (*samples)(void *ctx, const float *x, int64_t n, struct err *e); // interleaved
 };
 
-// E_INPUT with a sentence for whatever the file is instead of a voice.
-int decode_voice(const char *path, const struct decode_sink *sink, struct decode_tail *tail, struct err *e);
+// `track`: of several, 1 is the first; 0: the one a player would choose. E_INPUT with a sentence for whatever the file
+// is instead of a voice.
+int decode_voice(const char *path, int track, const struct decode_sink *sink, struct decode_tail *tail, struct err *e);
 
 #endif

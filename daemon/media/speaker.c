@@ -23,6 +23,7 @@
 struct survey {
     struct speaker *s;
     const char *path;
+    int track;
     struct decode_head head;
     double energy[DECODE_CHANNELS], mean_energy; // of each channel, of their mean
     int64_t n_full;                              // values at full scale
@@ -149,8 +150,9 @@ static void warn_survey(const struct survey *v, const struct decode_tail *t, cha
 {
     const char *path = v->path;
     double rate = v->head.rate;
-    if (v->head.n_tracks > 1)
-        warn_add(warnings, room, "voice %s has %d sound tracks; the default one is used", path, v->head.n_tracks);
+    if (v->head.n_tracks > 1 && v->track == 0)
+        warn_add(warnings, room, "voice %s has %d sound tracks; the default one is used, --audio-track takes another",
+                 path, v->head.n_tracks);
     if (t->offset)
         warn_add(warnings, room, "voice %s: its sound starts %.3f s %s its picture; that is kept", path,
                  fabs((double)t->offset) / rate, t->offset > 0 ? "after" : "before");
@@ -167,16 +169,16 @@ static void warn_survey(const struct survey *v, const struct decode_tail *t, cha
         warn_add(warnings, room, "voice %s has %d Hz: narrow band, lip accuracy may suffer", path, v->head.rate);
 }
 
-int speaker_open(struct speaker *s, const char *self, const char *path, const char *folder, bool published,
+int speaker_open(struct speaker *s, const char *self, const char *path, int track, const char *folder, bool published,
                  char *warnings, size_t room, struct err *e)
 {
     *s = (struct speaker){.native.fd = -1, .heard.fd = -1};
-    struct survey v = {.s = s, .path = path};
+    struct survey v = {.s = s, .path = path, .track = track};
     struct decode_sink sink = {.ctx = &v, .head = survey_head, .samples = survey_samples};
     struct decode_tail tail;
     int rc = track_open(&s->native, folder, 0, 0, e);
     if (rc >= 0) rc = track_open(&s->heard, folder, VOICE_RATE, 1, e);
-    if (rc >= 0) rc = voice_child_run(self, path, &sink, &tail, e);
+    if (rc >= 0) rc = voice_child_run(self, path, track, &sink, &tail, e);
     if (rc < 0) return rc;
     if (s->native.n == 0) return err_set(e, E_INPUT, "voice %s holds no samples; record or copy it again", path);
     tail.n = s->native.n; // counted here

@@ -17,7 +17,7 @@ struct speaker {
 
 // What is odd about the file, one sentence a line, is appended to `warnings` (`room` bytes in all).
 // `published`: plain mean of the channels, and a gain without limit.
-int speaker_open(struct speaker *s, const char *self, const char *path, const char *folder, bool published,
+int speaker_open(struct speaker *s, const char *self, const char *path, int track, const char *folder, bool published,
                  char *warnings, size_t room, struct err *e);
 void speaker_close(struct speaker *s);
 

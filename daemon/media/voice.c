@@ -267,8 +267,8 @@ static int voice_prepare(struct voice *v, const struct voice_options *o, struct 
         i->lufs[p] = -INFINITY;
         if (!o->audio[p]) continue;
         v->has[p] = true;
-        int rc =
-            speaker_open(&v->s[p], o->self, o->audio[p], o->folder, o->published, i->warnings, sizeof i->warnings, e);
+        int rc = speaker_open(&v->s[p], o->self, o->audio[p], o->track, o->folder, o->published, i->warnings,
+                              sizeof i->warnings, e);
         if (rc < 0) return rc;
         i->lufs[p] = v->s[p].lufs;
     }

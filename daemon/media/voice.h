@@ -31,6 +31,7 @@ struct voice_options {
     const char *audio[SPEC_SPEAKERS]; // NULL: silent
     int n_speakers;
     int audio_type; // enum spec_audio_type, with two speakers
+    int track;      // of files with several sound tracks, 1 is the first; 0: the default one
     bool published;
     int64_t max_frames; // 0: no limit
 };

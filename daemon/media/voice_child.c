@@ -5,6 +5,7 @@
 #include "daemon/media/child.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { PIECE_MAX = 1 << 20 };
@@ -38,11 +39,11 @@ static int samples_send(void *ctx, const float *x, int64_t n, struct err *e)
 
 int voice_child(int argc, char **argv, int out, struct err *e)
 {
-    if (argc != 1) return err_set(e, E_FATAL, "voice takes one file");
+    if (argc != 2) return err_set(e, E_FATAL, "voice takes a file and a number");
     struct pipe_end p = {.out = out};
     struct decode_sink sink = {.ctx = &p, .head = head_send, .samples = samples_send};
     struct decode_tail tail;
-    int rc = decode_voice(argv[0], &sink, &tail, e);
+    int rc = decode_voice(argv[0], (int)strtol(argv[1], NULL, 10), &sink, &tail, e);
     int64_t end = 0;
     if (rc >= 0) rc = child_write(out, &end, sizeof end, e);
     return rc < 0 ? rc : child_write(out, &tail, sizeof tail, e);
@@ -73,12 +74,14 @@ static int pieces_take(struct child *c, const char *path, int channels, const st
     }
 }
 
-int voice_child_run(const char *self, const char *path, const struct decode_sink *sink, struct decode_tail *tail,
-                    struct err *e)
+int voice_child_run(const char *self, const char *path, int track, const struct decode_sink *sink,
+                    struct decode_tail *tail, struct err *e)
 {
     struct child *c = NULL;
     struct decode_head h;
-    int rc = child_start(&c, self, "voice", (const char *const[]){path, NULL}, e);
+    char number[16];
+    snprintf(number, sizeof number, "%d", track);
+    int rc = child_start(&c, self, "voice", (const char *const[]){path, number, NULL}, e);
     if (rc < 0) return rc;
     float *x = NULL;
     rc = child_read(c, &h, sizeof h, e);

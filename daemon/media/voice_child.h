@@ -6,10 +6,10 @@
 
 #include "daemon/media/decode.h"
 
-// The child's side: argv[0] is the file.
+// The child's side. argv: the file; the number of its sound track, 0 for the default one.
 int voice_child(int argc, char **argv, int out, struct err *e);
 // The parent's side: runs the child and passes on what it says.
-int voice_child_run(const char *self, const char *path, const struct decode_sink *sink, struct decode_tail *tail,
-                    struct err *e);
+int voice_child_run(const char *self, const char *path, int track, const struct decode_sink *sink,
+                    struct decode_tail *tail, struct err *e);
 
 #endif
