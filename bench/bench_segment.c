@@ -86,9 +86,9 @@ static void read_tone(void *ctx, float *to, int64_t from, int64_t n)
 static int read_words(struct bench *b, struct dit_words *words, struct dit_words *negative, struct err *e)
 {
     struct condition_reader r = {.unigram = b->set->unigram, .umt5 = b->set->umt5, .dit = b->set->dit};
-    int rc = condition_words(words, &r, b->keep, b->work, b->spec.prompt, e);
+    int n, n_lost, rc = condition_words(words, &r, b->keep, b->work, b->spec.prompt, &n, &n_lost, e);
     if (rc == 0 && segment_wants_negative(&b->spec))
-        rc = condition_words(negative, &r, b->keep, b->work, condition_negative, e);
+        rc = condition_words(negative, &r, b->keep, b->work, condition_negative, &n, &n_lost, e);
     if (rc == 0) lap(b, "words", 0);
     return rc;
 }
