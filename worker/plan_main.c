@@ -262,6 +262,10 @@ static int plan(const struct flags *f, struct comm *world, struct err *e)
         report.from = stated ? stated->from : "measured";
         report.height = y.h, report.width = y.w, report.n = n;
         report.net = y.net, report.job = y.job, report.rows = all, report.n_rows = count;
+        struct mesh_for shared = {.n_heads = (int)y.net.heads, .n_branches = y.job.branches};
+        struct err ignored;
+        if (!f->layout && mesh_plan(&report.automatic, n, (struct mesh_shape){0}, shared, &ignored) < 0)
+            report.automatic.guide = 0;
         report.has_fewer = plan_fewer(&report.fewer, n, &y.net, &y.job, &report.rates);
         if (rc == 0) (f->json ? plan_print_json : plan_print)(&report, stdout);
         if (rc == 0) rc = plan_check(all, count, &report.rates, e);

@@ -4,6 +4,7 @@
 #include "worker/plan/print.h"
 
 #include <jansson.h>
+#include <string.h>
 
 enum { FPS = 25 };
 static const double clear_win = 0.98;
@@ -59,6 +60,30 @@ static void print_row(const struct plan_row *y, FILE *to)
             y->weights, y->gather, y->step, y->segment, y->fits ? "" : "  does not fit");
 }
 
+// The ranks choose by a rule that needs no measuring, so that a job goes on with the same bytes after a restart. Where
+// the prediction knows better, it is for the user to say so.
+static void print_automatic(const struct plan_report *r, FILE *to)
+{
+    char text[32], better[32];
+    struct plan_row best = *r->rows;
+    if (r->automatic.guide == 0 || r->n_rows == 0 || !best.fits) return;
+    best.sharers = 1; // the mesh alone
+    if (memcmp(&best.shape, &r->automatic, sizeof best.shape) == 0) {
+        fprintf(to, "--layout auto takes the same\n");
+        return;
+    }
+    for (int i = 0; i < r->n_rows; i++) {
+        struct plan_row y = r->rows[i];
+        if (memcmp(&y.shape, &r->automatic, sizeof y.shape) != 0) continue;
+        y.sharers = 1;
+        fprintf(to, "--layout auto takes %s, %.4g s a step", plan_text(&y, text, sizeof text), y.step);
+        if (best.segment < clear_win * y.segment)
+            fprintf(to, "; say --layout %s to have the fastest", plan_text(&best, better, sizeof better));
+        fprintf(to, "\n");
+        return;
+    }
+}
+
 static void print_verdict(const struct plan_report *r, FILE *to)
 {
     char text[32];
@@ -71,6 +96,7 @@ static void print_verdict(const struct plan_report *r, FILE *to)
         fprintf(to, "its memory of a rank: weights %.3g, keys %.3g, work %.3g GB\n", (double)best->held / 1e9,
                 (double)best->caches / 1e9, (double)best->work / 1e9);
     }
+    print_automatic(r, to);
     if (fewer_win(r))
         fprintf(to, "fewer would be faster: %d as %s, %.4g s a segment; start them with -n %d\n", ranks_of(&r->fewer),
                 plan_text(&r->fewer, text, sizeof text), r->fewer.segment, ranks_of(&r->fewer));

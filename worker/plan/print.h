@@ -16,7 +16,8 @@ struct plan_report {
     struct plan_rates rates;
     const struct plan_row *rows; // as plan_list orders them
     int n_rows;
-    bool has_fewer; // with `fewer`, the fastest of less ranks
+    struct mesh_shape automatic; // what --layout auto takes; guide 0: a layout was asked for
+    bool has_fewer;              // with `fewer`, the fastest of less ranks
     struct plan_row fewer;
 };
 
