@@ -26,7 +26,7 @@ struct item {
 struct intake {
     struct intake_options o;
     // what is due
-    bool expects;
+    bool expects, over; // over: the last one came whole
     struct plan_segment due;
     int64_t next; // absolute frame
     // what waits
@@ -89,7 +89,7 @@ void intake_free(struct intake **pi)
 void intake_drop(struct intake *i)
 {
     queue_clear(i);
-    i->expects = false;
+    i->expects = i->over = false;
     i->has_kept = false;
     i->failed = 0;
     i->encoded = 0;
@@ -173,10 +173,16 @@ static struct item *item_add(struct intake *i)
 
 // ---- in and out
 
+// It was had before.
+static bool is_past(const struct intake *i, int64_t segment)
+{
+    return i->over ? segment <= i->due.number : i->expects && segment < i->due.number;
+}
+
 int intake_frames(struct intake *i, const struct msg_frames *f, const uint8_t *yuv, size_t bytes, struct err *e)
 {
     size_t frame = (size_t)i->o.picture.w * (size_t)i->o.picture.h * 3 / 2;
-    if (i->expects && f->segment < i->due.number) return 0;
+    if (is_past(i, f->segment)) return 0;
     int64_t end = i->due.start + i->due.keep_to;
     if (!i->expects || f->segment != i->due.number || bytes != f->n * frame || f->first > i->next ||
         f->first + f->n > end)
@@ -196,7 +202,7 @@ int intake_frames(struct intake *i, const struct msg_frames *f, const uint8_t *y
 
 int intake_done(struct intake *i, const struct msg_done *d, const struct plan_segment *next, struct err *e)
 {
-    if (i->expects && d->segment < i->due.number) return 0;
+    if (is_past(i, d->segment)) return 0;
     if (!i->expects || d->segment != i->due.number)
         return err_set(e, E_LOST, "the worker ended segment %lld where segment %lld was due", (long long)d->segment + 1,
                        (long long)i->due.number + 1);
@@ -207,6 +213,7 @@ int intake_done(struct intake *i, const struct msg_done *d, const struct plan_se
     it->ends = true;
     it->done = *d;
     i->expects = next != NULL;
+    i->over = !next;
     if (next) {
         i->due = *next;
         i->next = next->start + next->keep_from;

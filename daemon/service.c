@@ -132,6 +132,15 @@ static void held_free(struct held *h)
     free(h);
 }
 
+// The names in a folder are on disk after this. Where a file system cannot do that, nothing better is to be had.
+static void names_sync(const char *folder)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return;
+    fsync(fd);
+    close(fd);
+}
+
 static int take_up(struct service *s, uint64_t id, struct err *e)
 {
     struct store_job row;
@@ -142,6 +151,9 @@ static int take_up(struct service *s, uint64_t id, struct err *e)
     film_path(s, id, film, sizeof film);
     if (mkdir(folder, 0700) < 0 && errno != EEXIST)
         return err_set(e, E_FATAL, "cannot make the folder %s: %s", folder, strerror(errno));
+    char jobs[PATH_SIZE];
+    snprintf(jobs, sizeof jobs, "%s/jobs", s->folder);
+    names_sync(jobs); // or a piece in the folder could be lost with it
     struct held *h = calloc(1, sizeof *h);
     BUG_IF(!h, "no memory for a job");
     rc = spec_of(s, &h->spec, row.spec, strlen(row.spec), film, e);
@@ -209,7 +221,9 @@ static int folders_make(struct service *s, struct err *e)
     snprintf(path, sizeof path, "%s/jobs", s->folder);
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
         return err_set(e, E_FATAL, "cannot make the folder %s: %s", path, strerror(errno));
-    return media_store_open(&s->media, s->folder, s->o.upload_max, e);
+    int rc = media_store_open(&s->media, s->folder, s->o.upload_max, e);
+    names_sync(s->folder);
+    return rc;
 }
 
 int service_open(struct service **out, struct loop *l, const struct service_options *o, struct err *e)

@@ -6,6 +6,7 @@
 //
 // The variable FAKE_WORKER asks for trouble, in words with commas between:
 //   die:K exit:K silent:K stall:K garbage:K short:K fail:K   at segment K, after half of its frames
+//   twice:K late:K swap:K   at segment K: all is said twice; again when it is done; its halves the wrong way round
 //   mute        never says HELLO        bye        says goodbye instead of opening a job
 //   load        cannot load its weights             notice     tells one on OPEN
 //   layout:NAME its layout class
@@ -337,6 +338,29 @@ static void trouble(struct fake *f, int64_t segment)
     if (strcmp(f->trouble, "garbage") == 0) garbage_send(f, segment);
 }
 
+static void tail_send(struct fake *f, int64_t segment)
+{
+    char tail[100];
+    tail_fill(f, segment, tail, sizeof tail);
+    struct msg *m = message(f, MSG_TAIL);
+    m->tail_segment = segment;
+    m->bulk[0] = (struct msg_bulk){tail, sizeof tail};
+    m->n_bulk = 1;
+    send(f);
+}
+
+static void done_send(struct fake *f, int64_t segment)
+{
+    struct msg *m = message(f, MSG_DONE);
+    m->done = (struct msg_done){.segment = segment, .denoise_ms = f->step_ms, .drift = 0.25};
+    send(f);
+}
+
+static bool asks_for(const struct fake *f, const char *what, int64_t segment)
+{
+    return f->trouble_at == segment && strcmp(f->trouble, what) == 0;
+}
+
 static void segment_run(struct fake *f, const struct msg *run)
 {
     const struct msg_run *r = &run->run;
@@ -347,21 +371,20 @@ static void segment_run(struct fake *f, const struct msg *run)
     }
     if (f->left) return;
     stage(f, "decode", r->segment, 0);
-    char tail[100];
-    tail_fill(f, r->segment, tail, sizeof tail);
-    struct msg *m = message(f, MSG_TAIL);
-    m->tail_segment = r->segment;
-    m->bulk[0] = (struct msg_bulk){tail, sizeof tail};
-    m->n_bulk = 1;
-    send(f);
+    bool twice = asks_for(f, "twice", r->segment);
+    for (int i = 0; i < 1 + twice; i++) tail_send(f, r->segment);
     int64_t from = r->start + r->keep_from, to = r->start + r->keep_to, half = (from + to) / 2;
-    frames_send(f, r->segment, from, half);
+    if (asks_for(f, "swap", r->segment)) frames_send(f, r->segment, half, to);
+    for (int i = 0; i < 1 + twice; i++) frames_send(f, r->segment, from, half);
     if (bad) trouble(f, r->segment);
-    if (!(bad && strcmp(f->trouble, "short") == 0)) frames_send(f, r->segment, half, to);
+    if (!(bad && strcmp(f->trouble, "short") == 0))
+        for (int i = 0; i < 1 + twice; i++) frames_send(f, r->segment, half, to);
     if (f->left) return;
-    m = message(f, MSG_DONE);
-    m->done = (struct msg_done){.segment = r->segment, .denoise_ms = f->step_ms, .drift = 0.25};
-    send(f);
+    for (int i = 0; i < 1 + twice; i++) done_send(f, r->segment);
+    if (!asks_for(f, "late", r->segment)) return;
+    tail_send(f, r->segment);
+    frames_send(f, r->segment, from, half);
+    done_send(f, r->segment);
 }
 
 int main(int argc, char **argv)

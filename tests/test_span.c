@@ -127,6 +127,8 @@ static void every_frame_is_taken_once(void **state)
     assert_int_equal(frames(&d, 4, 117, 4, &e), 1);              // ahead of what is on disk
     done.segment = 4;
     assert_int_equal(intake_done(d.intake, &done, NULL, &e), 1);
+    assert_int_equal(intake_done(d.intake, &done, NULL, &e), 0); // twice, and the last one
+    assert_int_equal(frames(&d, 4, 117, 4, &e), 0);
     assert_int_equal(settled(&d), 34);
     assert_int_equal(intake_encoded(d.intake), 16);
     assert_int_equal(intake_encoded(d.intake), 0);

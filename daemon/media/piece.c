@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <libavutil/cpu.h>
 #include <libavutil/dict.h>
+#include <libavutil/log.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -135,6 +136,7 @@ static struct piece *piece_new(void)
 int piece_open(struct piece **out, const struct piece_options *o, struct err *e)
 {
     struct piece *p = piece_new();
+    av_log_set_level(AV_LOG_QUIET); // what goes wrong comes back as a code
     int rc = piece_encoder(&p->encoder, o, e);
     if (rc < 0) {
         piece_free(&p);

@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# What the daemon makes of power cuts, a clock that jumps back, another layout class, and workers that say things twice, late
+# or in the wrong order. The worker needs no model.
+#   trouble.sh BIN_DIR
+set -euo pipefail
+bin=$(realpath "$1")
+here=$(cd "$(dirname "$0")/.." && pwd)
+tmp=$(mktemp -d)
+daemon=
+finish() {
+  [ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null || true
+  rm -rf "$tmp"
+}
+trap finish EXIT
+cd "$tmp"
+export XDG_DATA_HOME=$tmp/data XDG_RUNTIME_DIR=$tmp ASAN_OPTIONS=${ASAN_OPTIONS:-}:verify_asan_link_order=0
+checks=0
+fail() { echo "trouble: $*" >&2; tail -5 log >&2; exit 1; }
+ok() { checks=$((checks + 1)); echo "ok $*"; }
+longtake() { timeout 60 "$bin/longtake" "$@"; }
+job=(--image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav")
+submit() { longtake submit "${job[@]}" "$@" | sed -E 's/job ([0-9]+):.*/\1/'; }
+field() { longtake status "$1" --json | sed -E "s/.*\"$2\":\"?([a-z0-9]+).*/\1/"; }
+until_segment() { for _ in $(seq 400); do [ "$(field "$1" segments)" -ge "$2" ] && return; sleep 0.02; done; fail "job $1 never has segment $2"; }
+ended() { for _ in $(seq 400); do case $(field "$1" status) in failed | completed) return ;; esac; sleep 0.05; done; fail "job $1 does not end"; }
+completes() {
+  longtake watch "$1" >out 2>&1 || fail "job $1: $(tail -1 out)"
+  rm -f got.mp4
+  longtake fetch "$1" -o got.mp4 || fail "no film of job $1"
+  cmp -s whole.mp4 got.mp4 || fail "job $1 has other bytes"
+}
+start() {
+  "$bin/longtake" serve --model model --worker "$bin/fake_worker" "$@" 2>>log &
+  daemon=$!
+  for _ in $(seq 200); do longtake list >/dev/null 2>&1 && return; sleep 0.05; done
+  fail "the daemon does not start"
+}
+stop() { kill -9 "$daemon" && wait "$daemon" 2>/dev/null || true; daemon=; }
+. "$here/tests/fake_model.sh"
+fake_model model
+FAKE_WORKER=step:5 longtake render --model model --worker "$bin/fake_worker" "${job[@]}" -o whole.mp4 2>/dev/null || fail "render fails"
+
+# workers that say things twice, late, or in the wrong order
+for trouble in twice:3 twice:0 late:2 late:14 "swap:4,once:$tmp/swapped" "garbage:5,once:$tmp/garbled" "short:6,once:$tmp/shortened"; do
+  rm -rf data && mkdir data
+  export FAKE_WORKER=step:2,$trouble
+  start
+  completes "$(submit)"
+  stop
+  ok "a worker with $trouble"
+done
+lost=$(grep -c group.lost log || true)
+[ "$lost" -eq 3 ] || fail "$lost groups were lost, not the three that said wrong things: $(grep group.lost log)"
+ok "what comes twice or late is ignored; who says wrong things is replaced"
+
+# two layout classes: a job goes on only where it began, unless it was asked to take any
+rm -rf data && mkdir data
+export FAKE_WORKER=step:20,layout:one
+start
+pinned=$(submit) relaxed=$(submit --relax-layout)
+until_segment "$pinned" 2
+longtake pause "$pinned" >/dev/null
+until_segment "$relaxed" 2
+stop
+export FAKE_WORKER=step:2,layout:two
+start
+longtake resume "$pinned" >/dev/null
+completes "$relaxed"
+longtake status "$relaxed" --json | grep -q '"mixed_layouts":true' || fail "nothing is said of two classes: $(longtake status "$relaxed" --json)"
+sleep 0.5
+longtake status "$pinned" --json | grep -q '"waits_for":{"layout":"one"}' || fail "a pinned job: $(longtake status "$pinned" --json)"
+stop
+export FAKE_WORKER=step:2,layout:one
+start
+completes "$pinned"
+stop
+ok "a job keeps to the layout class that began it"
+
+# the wall clock jumps a day back, while a job renders and before another one comes
+rm -rf data && mkdir data
+export CLOCK_BACK=$tmp/back
+LD_PRELOAD=$bin/libpowercut.so start --groups 2
+one=$(submit)
+until_segment "$one" 2
+touch back
+two=$(submit)
+completes "$one"
+completes "$two"
+rm back
+completes "$(submit)"
+unset CLOCK_BACK
+stop
+ok "a clock that jumps back"
+
+# power cuts: only what was synced is left, at ten moments
+rm -rf data && mkdir -p data notes/names notes/bytes
+export POWERCUT_FROM=$tmp/data/longtake POWERCUT_TO=$tmp/notes FAKE_WORKER=step:10
+RANDOM=7
+LD_PRELOAD=$bin/libpowercut.so start --groups 2
+ids="$(submit --cuts 2,4) $(submit --cuts 2,4)"
+FAKE_WORKER=step:5 longtake render --model model --worker "$bin/fake_worker" "${job[@]}" --cuts 2,4 -o cut.mp4 2>/dev/null || fail "render fails"
+for cut in $(seq 10); do
+  sleep "0.$((RANDOM % 5))"
+  stop
+  pkill -9 -P $$ -x fake_worker 2>/dev/null || true
+  python3 "$here/tests/powercut.py" data/longtake notes
+  LD_PRELOAD=$bin/libpowercut.so start --groups 2
+  [ "$(longtake list | wc -l)" -eq 2 ] || fail "after cut $cut there are: $(longtake list)"
+done
+for id in $ids; do
+  longtake watch "$id" >out 2>&1 || fail "job $id: $(tail -1 out)"
+  rm -f got.mp4
+  longtake fetch "$id" -o got.mp4
+  cmp -s cut.mp4 got.mp4 || fail "job $id has other bytes after power cuts"
+done
+stop
+unset POWERCUT_FROM POWERCUT_TO
+ok "ten power cuts: no job is lost, the bytes are the same"
+
+echo "trouble: $checks checks passed"
