@@ -1,6 +1,7 @@
 // Flags are read twice: once to find --config, then, after the file and the environment, to outweigh them.
 #include "daemon/config.h"
 
+#include "daemon/launch.h"
 #include "proto/yaml.h"
 
 #include <errno.h>
@@ -21,6 +22,9 @@ static const struct opt rows[] = {
     {"client-keys", OPT_TEXT, AT(client_keys), 0, 0, NULL, NULL, "FILE", "the clients that may come in, their .pub files one below the other"},
     {"worker-keys", OPT_TEXT, AT(worker_keys), 0, 0, NULL, NULL, "FILE", "the groups that may join, likewise"},
     {"plain-tcp", OPT_FLAG, AT(plain_tcp), 0, 0, NULL, NULL, NULL, "listen and join without keys: whoever reaches the port reads and does everything (no)"},
+    {"ranks", OPT_INT, AT(ranks), 1, 4096, NULL, NULL, "N", "processes of each worker, started by mpirun (1)"},
+    {"layout", OPT_TEXT, AT(layout), 0, 0, NULL, NULL, "GxRxH", "how they share a job: ranks of guide x ring x heads (auto)"},
+    {"shard", OPT_NAME, AT(shard), 0, 0, launch_shards, NULL, "off|node|all", "spread weights over them: never, on each machine, over all (auto: if they do not fit)"},
     {"attempts", OPT_INT, AT(attempts), 1, 1000, NULL, NULL, "N", "workers in a row that a job may lose without getting on (4)"},
     {"hello-ms", OPT_LONG, AT(hello_ms), 1, 1e9, NULL, NULL, "MS", "patience until a worker calls (60000)"},
     {"silence-ms", OPT_LONG, AT(silence_ms), 100, 1e9, NULL, NULL, "MS", "a silent worker is given up after (3000)"},
@@ -101,7 +105,7 @@ static int flags_read(struct config *c, int argc, char **argv, bool own, struct 
 
 int config_read(struct config *c, int argc, char **argv, struct err *e)
 {
-    *c = (struct config){.groups = 1, .attempts = 4, .upload_max = (int64_t)16 << 30};
+    *c = (struct config){.groups = 1, .ranks = 1, .attempts = 4, .upload_max = (int64_t)16 << 30};
     int rc = flags_read(c, argc, argv, true, e);
     if (rc >= 0 && c->file) rc = file_read(c, e);
     if (rc >= 0) rc = opt_environment(rows, c, &c->arena, e);
@@ -142,6 +146,8 @@ void config_print(const struct config *c)
             printf("%s: %s\n", o->key, *(const char *const *)at ? *(const char *const *)at : "~");
         else if (o->type == OPT_FLAG)
             printf("%s: %s\n", o->key, *(const bool *)at ? "yes" : "no");
+        else if (o->type == OPT_NAME)
+            printf("%s: %s\n", o->key, o->names[*(const int *)at]);
         else if (o->type == OPT_INT)
             printf("%s: %d\n", o->key, *(const int *)at);
         else

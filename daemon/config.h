@@ -9,7 +9,9 @@ struct config {
     const char *store; // folder
     const char *model; // folder; NULL: the one that ships
     const char *worker;
-    int groups, attempts;
+    int groups, attempts, ranks;
+    const char *layout;
+    int shard; // of launch_shards
     int64_t silence_ms, stall_ms, hello_ms, upload_max;
     const char *listen, *join;                   // where clients and groups of other machines come in; NULL: nowhere
     const char *key, *client_keys, *worker_keys; // files

@@ -7,6 +7,7 @@
 #define DAEMON_DISPATCH_H
 
 #include "daemon/job.h"
+#include "daemon/launch.h"
 #include "daemon/loop.h"
 #include "daemon/store.h"
 
@@ -15,6 +16,7 @@ struct group;
 
 struct dispatch_options {
     const char *self, *worker; // programs
+    struct launch_ranks ranks; // of each group
     struct store *store;
     const char *folder;                     // for groups' logs and working files
     int groups;                             // at most so many of its own at a time

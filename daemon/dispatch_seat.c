@@ -283,7 +283,9 @@ static int group_for(struct dispatch *d, struct seat *s, const struct job *j, st
         snprintf(log, sizeof log, "%s/worker.log", d->o.folder);
     else
         snprintf(log, sizeof log, "%s/worker-%d.log", d->o.folder, number);
-    struct group_options o = {.worker = d->o.worker,
+    struct group_options o = {.self = d->o.self,
+                              .worker = d->o.worker,
+                              .ranks = d->o.ranks,
                               .spec = j->spec,
                               .model = j->model->dir,
                               .log = log,

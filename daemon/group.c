@@ -14,13 +14,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { HELLO_MS = 60000, SILENCE_MS = 3000, STALL_MS = 3600000, AWAY_MS = 1000, ARGS_MAX = 64, FOLDER_MAX = 80 };
+enum { HELLO_MS = 60000, SILENCE_MS = 3000, STALL_MS = 3600000, AWAY_MS = 1000, FOLDER_MAX = 80, FOLDER_FILES = 16 };
 
 struct group {
     struct group_options o; // strings are gone; times hold
@@ -79,54 +80,24 @@ static int socket_open(struct group *g, struct loop *l, struct err *e)
     return rc;
 }
 
-struct arguments {
-    struct arena arena;
-    char *v[ARGS_MAX];
-    int n;
-};
-
-static void add(struct arguments *a, const char *flag, const char *value)
-{
-    BUG_IF(a->n + 3 > ARGS_MAX, "too many arguments for a worker");
-    a->v[a->n++] = (char *)flag;
-    if (value) a->v[a->n++] = arena_strdup(&a->arena, value);
-}
-
-static void arguments_of(struct arguments *a, const struct group *g, const struct group_options *o)
-{
-    const struct spec *s = o->spec;
-    add(a, o->worker, NULL);
-    add(a, "--connect", arena_printf(&a->arena, "ipc://%s", g->socket));
-    add(a, "--model", o->model);
-    if (s->dit) add(a, "--dit", s->dit);
-    if (s->adapter) add(a, "--adapter", s->adapter);
-    if (s->voice) add(a, "--voice", s->voice);
-    add(a, "--speakers", arena_printf(&a->arena, "%d", s->n_speakers));
-    add(a, "--dtype", s->dtype ? "bf16" : "f32");
-    if (s->threads) add(a, "--threads", arena_printf(&a->arena, "%d", s->threads));
-    for (int i = 0; i < s->n_lora; i++) {
-        add(a, "--lora", s->lora[i]);
-        add(a, "--lora-scale", arena_printf(&a->arena, "%.17g", s->lora_scale[i]));
-    }
-    if (s->r.parity == SPEC_PARITY_PUBLISHED) add(a, "--parity", "published");
-    add(a, "--cache", o->cache);
-    add(a, "--device", "cpu");
-    add(a, "--parent", arena_printf(&a->arena, "%d", (int)getpid()));
-}
-
 static int process_start(struct group *g, struct loop *l, const struct group_options *o, struct err *e)
 {
-    struct arguments a = {0};
-    if (access(o->worker, X_OK) < 0)
-        return err_set(e, E_FATAL, "the worker program %s cannot be run: %s; install it beside longtake", o->worker,
-                       strerror(errno));
+    struct arena a = {0};
+    char *argv[LAUNCH_ARGS];
+    struct launch how = {.self = o->self,
+                         .worker = o->worker,
+                         .folder = g->folder,
+                         .model = o->model,
+                         .cache = o->cache,
+                         .spec = o->spec,
+                         .ranks = o->ranks};
+    int log = -1, rc = launch_arguments(argv, &a, &how, e);
     snprintf(g->log, sizeof g->log, "%s", o->log);
-    int log = open(o->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (log < 0) return err_set(e, E_FATAL, "cannot write the worker's log %s: %s", o->log, strerror(errno));
-    arguments_of(&a, g, o);
-    int rc = loop_spawn(&g->child, l, a.v, log, e);
-    close(log);
-    arena_free(&a.arena);
+    if (rc >= 0 && (log = open(o->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)) < 0)
+        rc = err_set(e, E_FATAL, "cannot write the worker's log %s: %s", o->log, strerror(errno));
+    if (rc >= 0) rc = loop_spawn(&g->child, l, argv, log, e);
+    if (log >= 0) close(log);
+    arena_free(&a);
     return rc;
 }
 
@@ -218,6 +189,13 @@ static int guest_check(struct group *g, int64_t now, struct err *e)
 bool group_is_guest(const struct group *g) { return g->guest; }
 const char *group_name(const struct group *g) { return g->name; }
 
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+{
+    (void)st, (void)kind, (void)ftw;
+    remove(path);
+    return 0;
+}
+
 void group_end(struct group **pg)
 {
     struct group *g = *pg;
@@ -230,10 +208,7 @@ void group_end(struct group **pg)
     loop_child_kill(&g->child);
     loop_unwatch(&g->watch);
     chan_close(&g->chan);
-    if (g->folder[0]) {
-        unlink(g->socket);
-        rmdir(g->folder);
-    }
+    if (g->folder[0]) nftw(g->folder, remove_entry, FOLDER_FILES, FTW_DEPTH | FTW_PHYS); // MPI's files are there too
     free(g);
 }
 
@@ -318,32 +293,13 @@ bool group_has_ended(const struct group *g)
 
 // ---- burying
 
-// The last line of its log, unless it only tells of good days; without what could disturb a terminal.
-static void last_line(const char *path, char *to, size_t n)
-{
-    char text[1024];
-    to[0] = 0;
-    FILE *f = fopen(path, "r");
-    if (!f) return;
-    if (fseek(f, -(long)sizeof text + 1, SEEK_END) < 0) rewind(f);
-    size_t got = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    while (got > 0 && (text[got - 1] == '\n' || text[got - 1] == ' ')) got--;
-    text[got] = 0;
-    const char *line = strrchr(text, '\n');
-    snprintf(to, n, "%.300s", line ? line + 1 : text);
-    if (strstr(to, " info ") || strstr(to, " debug ")) to[0] = 0;
-    for (char *c = to; *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 127) *c = ' ';
-}
-
 static int tell_end(const struct group *g, struct loop_child_end end, struct err *e)
 {
     char said[384];
     if (g->said_bye)
         snprintf(said, sizeof said, "%s", g->bye);
-    else
-        last_line(g->log, said, sizeof said);
+    else if (launch_last_words(g->log, said, sizeof said))
+        return err_set(e, E_LOST, "the group of %d ranks ended: %s", g->o.ranks.n, said);
     const char *sep = said[0] ? "; its last words: " : "";
     if (end.signal == SIGKILL)
         return err_set(e, E_LOST,

@@ -8,6 +8,7 @@
 #ifndef DAEMON_GROUP_H
 #define DAEMON_GROUP_H
 
+#include "daemon/launch.h"
 #include "daemon/loop.h"
 #include "proto/msg.h"
 
@@ -17,7 +18,9 @@
 struct group;
 
 struct group_options {
-    const char *worker;      // the program
+    const char *self;   // this program
+    const char *worker; // the worker's
+    struct launch_ranks ranks;
     const struct spec *spec; // what decides its model set: parts, LoRAs, dtype, threads, speakers
     const char *model;       // folder
     const char *log;         // file for its output, made anew

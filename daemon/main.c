@@ -1,8 +1,9 @@
 // longtake: one program of several verbs.
 //
 // A picture, a video or a voice is decoded by this same program started anew with the verb __media, behind a fence
-// (media/child.h); no one else uses that verb.
+// (media/child.h); no one else uses that verb. Groups of several ranks are started through another one (launch.h).
 #include "daemon/cli/cli.h"
+#include "daemon/launch.h"
 #include "daemon/media/child.h"
 #include "proto/base/log.h"
 
@@ -13,6 +14,7 @@ static bool is_help(const char *word) { return strcmp(word, "--help") == 0 || st
 int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "__media") == 0) return media_child_main(argc, argv);
+    if (argc > 1 && strcmp(argv[1], "__launch") == 0) return launch_main(argc - 2, argv + 2);
     log_init(LOG_INFO, "longtake", 0);
     if (argc < 2) {
         cli_help(0, NULL);

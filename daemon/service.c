@@ -244,6 +244,7 @@ int service_open(struct service **out, struct loop *l, const struct service_opti
                                  .store = s->store,
                                  .folder = s->folder,
                                  .groups = o->groups,
+                                 .ranks = o->ranks,
                                  .attempts = o->attempts,
                                  .patient = true,
                                  .hello_ms = o->hello_ms,

@@ -17,6 +17,7 @@ struct service_options {
     const char *self, *worker;
     const struct model *model;
     int groups, attempts;
+    struct launch_ranks ranks; // of each group
     int64_t hello_ms, silence_ms, stall_ms;
     int64_t upload_max; // bytes of one file
     // The job has changed.

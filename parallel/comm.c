@@ -21,7 +21,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { DEADLINE_MS = 600000, TURN_US = 20000 };
+enum { DEADLINE_MS = 600000, TURN_US = 20000, TURN_MAX_US = 1000000 };
 
 static const struct {
     const char *name;
@@ -103,6 +103,7 @@ int comm_rank(const struct comm *c) { return c->rank; }
 int comm_size(const struct comm *c) { return c->n; }
 const char *comm_transport(const struct comm *c) { return c->table->name; }
 void comm_set_deadline_ms(struct comm *c, int64_t ms) { c->end->deadline_ms = ms; }
+int64_t comm_deadline_ms(const struct comm *c) { return c->end->deadline_ms; }
 void comm_set_dry(struct comm *c, bool dry) { c->end->dry = dry; }
 void comm_follow(struct comm *c, const struct dev *d) { c->end->dev = d; }
 bool comm_dry(const struct comm *c) { return c->end->dry || (c->end->dev && dev_is_dry(c->end->dev)); }
@@ -211,8 +212,10 @@ void comm_wait(struct comm_ticket **pt)
     if (t->posted) {
         int64_t from = comm_now_us(), until = from + c->end->deadline_ms * 1000;
         int rc = c->end->fault.code < 0 ? E_LOST : c->table->test(t, 0);
-        while (rc == 0) {
-            rc = c->table->test(t, TURN_US);
+        // Who has waited long may wait more idly.
+        for (int64_t turn = TURN_US; rc == 0; turn = turn < TURN_MAX_US ? 2 * turn : turn) {
+            int64_t left = until - comm_now_us();
+            rc = c->table->test(t, turn < left ? turn : left > 0 ? left : 1);
             if (rc == 0 && comm_now_us() > until)
                 rc = comm_fault(c->end, "rank %d waited %lld ms in %s for rank %d, which does not answer", c->end->rank,
                                 (long long)c->end->deadline_ms, comm_verb_name(t->verb), c->table->late(t));

@@ -51,6 +51,7 @@ int comm_size(const struct comm *c);
 const char *comm_transport(const struct comm *c);
 // How long a verb waits for its peers, from now on, in all communicators of this end. Default ten minutes.
 void comm_set_deadline_ms(struct comm *c, int64_t ms);
+int64_t comm_deadline_ms(const struct comm *c);
 // Messages are counted and none is sent, in all communicators of this end: for timing a step without its wire.
 void comm_set_dry(struct comm *c, bool dry);
 // The same whenever this device runs dry. It must outlive the communicators, or be taken back with NULL.

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { PIECE_BYTES = 1 << 30, SPIN_TURNS = 200, REST_US = 30 };
+enum { PIECE_BYTES = 1 << 30, SPIN_TURNS = 200, RESTS = 500, REST_US = 30 };
 
 struct requests { // of a ticket
     int n, room;
@@ -85,7 +85,7 @@ static int mpi_test(struct comm_ticket *t, int64_t wait_us)
         if (turn < SPIN_TURNS)
             sched_yield();
         else
-            usleep(REST_US);
+            usleep((useconds_t)(wait_us / RESTS > REST_US ? wait_us / RESTS : REST_US));
     }
 }
 

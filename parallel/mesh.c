@@ -39,6 +39,9 @@ int mesh_plan(struct mesh_shape *out, int n, struct mesh_shape wish, struct mesh
         return err_set(e, E_INPUT, "a layout of guide %d x ring %d x heads %d; none may be negative", s.guide, s.ring,
                        s.heads);
     if (s.heads > 0 && f.n_heads % s.heads != 0) return refuse_heads(s.heads, f.n_heads, e);
+    if (s.guide > 1 && f.n_branches == 1)
+        return err_set(e, E_INPUT, "guide: %d ranks for 1 branch of guidance; use 1, and heads or ring for the others",
+                       s.guide);
     if (s.guide > 1 && s.guide != f.n_branches)
         return err_set(e, E_INPUT,
                        "guide: %d ranks for %d guidance branches; use 1 (each rank does all branches) or %d", s.guide,

@@ -162,6 +162,9 @@ static void encode_body(const struct msg *m, Longtake__Message *w, struct bodies
         b->hello.host = (char *)m->hello.host;
         b->hello.model = (ProtobufCBinaryData){.len = sizeof m->hello.model, .data = (uint8_t *)m->hello.model};
         b->hello.set = (ProtobufCBinaryData){.len = sizeof m->hello.set, .data = (uint8_t *)m->hello.set};
+        b->hello.build = (char *)m->hello.build;
+        if (m->hello.has_weights)
+            b->hello.weights = (ProtobufCBinaryData){sizeof m->hello.weights, (uint8_t *)m->hello.weights};
         break;
     case MSG_BEAT:
         BODY(beat, BEAT, Beat);
@@ -429,6 +432,11 @@ static int decode_hello(struct msg *m, const Longtake__Hello *h, struct err *e)
     if (take_text(m->hello.host, sizeof m->hello.host, h->host, "host", e) < 0 ||
         take_mark(m->hello.model, &h->model, "model", e) < 0 || take_mark(m->hello.set, &h->set, "set", e) < 0)
         return E_INPUT;
+    if (h->weights.len != 0 && h->weights.len != sizeof m->hello.weights)
+        return err_set(e, E_INPUT, "a fingerprint of %zu bytes", h->weights.len);
+    m->hello.has_weights = h->weights.len != 0;
+    if (m->hello.has_weights) memcpy(m->hello.weights, h->weights.data, sizeof m->hello.weights);
+    if (take_text(m->hello.build, sizeof m->hello.build, h->build, "build", e) < 0) return E_INPUT;
     if (take_text(m->hello.version, sizeof m->hello.version, h->version, "version", e) < 0) return E_INPUT;
     if (take_text(m->hello.layout, sizeof m->hello.layout, h->layout, "layout", e) < 0) return E_INPUT;
     return take_text(m->hello.device, sizeof m->hello.device, h->device, "device", e);

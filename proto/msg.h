@@ -44,6 +44,9 @@ struct msg_hello {
     char version[32], device[96], layout[128], host[64];
     uint32_t ranks;
     uint64_t pid;
+    char build[48];
+    bool has_weights;
+    uint8_t weights[32];        // their fingerprint
     uint8_t model[32], set[32]; // marks (proto/mark.h); zeros: not told
 };
 struct msg_beat {

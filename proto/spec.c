@@ -262,7 +262,7 @@ static const struct opt rows[] = {
     {"relax-layout", OPT_FLAG, FIELD(relax_layout), 0, 0, NULL, NULL, NULL, "go on with it on other processors than it was begun on"},
     {"lora-dir", OPT_CALL, 0, 0, 0, NULL, set_lora, "FILE...", "LoRA files to merge; also --lora"},
     {"lora-scale", OPT_CALL, 0, 0, 0, NULL, set_lora_scale, "X...", "one for all, or one each (1.0)"},
-    {"crf", OPT_INT, FIELD(crf), 1, 51, NULL, NULL, "N", "H.264 quality, smaller is better (18)"},
+    {"crf", OPT_INT, FIELD(crf), 0, 51, NULL, NULL, "N", "H.264 quality, smaller is better, 0 loses nothing (18)"},
     {"preset", OPT_TEXT, FIELD(preset), 0, 0, NULL, NULL, "NAME", "H.264 effort, ultrafast to veryslow (medium)"},
     {"dtype", OPT_NAME, FIELD(dtype), 0, 0, dtypes, NULL, "f32|bf16", "arithmetic of the large networks (f32)"},
     {"threads", OPT_INT, FIELD(threads), 0, 4096, NULL, NULL, "N", "CPU threads (0: all this process may use)"},

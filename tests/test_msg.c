@@ -83,6 +83,14 @@ static void small_messages_survive(void **state)
     static const uint8_t bytes[64 * 48 * 3] = {1, 2, 3};
     const struct msg all[] = {
         {.kind = MSG_HELLO, .hello = {.version = "0.1", .device = "cpu", .layout = "cpu x2", .ranks = 1, .pid = 5}},
+        {.kind = MSG_HELLO,
+         .hello = {.version = "0.1",
+                   .device = "cpu",
+                   .ranks = 4,
+                   .build = "0f1e",
+                   .layout = "cpu x1, 4 ranks",
+                   .has_weights = true,
+                   .weights = {1, 2, 250}}},
         {.kind = MSG_BEAT, .beat = {.progress = 9, .stage = "denoise", .segment = 3, .step = 1, .n_steps = 2}},
         {.kind = MSG_BYE, .bye = "done"},
         {.kind = MSG_BLOB, .job = 1, .blob = {.speaker = 1, .offset = 4096}, .bulk = {{bytes, 100}}, .n_bulk = 1},

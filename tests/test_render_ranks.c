@@ -127,8 +127,11 @@ static int open_and_run(const struct scene *s, const struct mesh *m, struct resu
 {
     struct dev *d = NULL;
     struct set *set = NULL;
-    struct set_options o = {
-        .model = s->model, .n_speakers = 1, .mesh = m, .share_weights = s->share_weights, .together = s->together};
+    struct set_options o = {.model = s->model,
+                            .n_speakers = 1,
+                            .mesh = m,
+                            .sharers = s->share_weights && m ? m->heads : NULL,
+                            .together = s->together};
     if (dev_open(&d, table, 1, e) < 0) return e->code;
     int rc = set_open(&set, d, &o, e);
     if (rc == 0) rc = run_job(s, set, m, r, e);

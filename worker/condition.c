@@ -28,45 +28,64 @@ const char condition_negative[] =
 
 // ---- words
 
-// The encoder's rows of a text, F32 [n, dim] in `work`.
-static int read_rows(tensor *rows, const struct condition_reader *r, struct dev_arena *work, const char *text, int *n,
-                     int *n_lost, struct err *e)
+// The encoder's rows of a text that it has not read, or not lately.
+static int encode_rows(tensor rows, const struct condition_reader *r, struct dev_arena *work, const char *text, int *n,
+                       int *n_lost, struct err *e)
 {
     struct dev *d = dev_arena_dev(work);
-    int text_len = dit_config_of(r->dit)->text_len, dim = umt5_dim(r->umt5);
+    int text_len = (int)rows.shape[0], dim = umt5_dim(r->umt5);
     int32_t *ids = malloc((size_t)text_len * sizeof *ids);
     if (!ids) return err_set(e, E_FATAL, "no memory for %d text ids", text_len);
     int rc = unigram_encode(r->unigram, text, ids, text_len, n, n_lost, e);
+    tensor own = rc == 0 ? tensor_slice(rows, 0, 0, *n) : NO_TENSOR;
     if (rc == 0) {
-        *rows = dev_tensor(work, DT_F32, SHAPE(*n, dim));
+        int64_t mark = dev_arena_mark(work);
         tensor id = dev_tensor(work, DT_I32, SHAPE(*n));
         dev_upload(d, id, ids, DT_I32);
-        umt5_encode(r->umt5, work, *rows, id, *n, NULL);
+        umt5_encode(r->umt5, work, own, id, *n, NULL);
+        dev_arena_reset(work, mark);
     }
     free(ids);
     if (rc < 0 || !r->texts) return rc;
     struct text_rows kept = {.n = *n, .n_lost = *n_lost, .rows = malloc((size_t)*n * (size_t)dim * sizeof(float))};
     BUG_IF(!kept.rows, "no memory for a text");
-    dev_download(d, kept.rows, DT_F32, *rows);
+    dev_download(d, kept.rows, DT_F32, own);
     texts_keep(r->texts, text, &kept, dim);
     free(kept.rows);
     return 0;
 }
 
-int condition_words(struct dit_words *out, const struct condition_reader *r, struct dev_arena *keep,
-                    struct dev_arena *work, const char *text, int *n, int *n_lost, struct err *e)
+// Rows F32 [text_len, dim] of a text, zeros behind the last: what the network would pad them with.
+static int read_rows(tensor rows, const struct condition_reader *r, struct dev_arena *work, const char *text, int *n,
+                     int *n_lost, struct err *e)
 {
+    struct dev *d = dev_arena_dev(work);
     const struct text_rows *known = r->texts ? texts_find(r->texts, text) : NULL;
-    int64_t mark = dev_arena_mark(work);
-    tensor rows = NO_TENSOR;
-    int rc = 0;
+    int rc = known ? 0 : encode_rows(rows, r, work, text, n, n_lost, e);
     if (known) {
         *n = known->n;
         *n_lost = known->n_lost;
-        rows = dev_tensor(work, DT_F32, SHAPE(*n, umt5_dim(r->umt5)));
-        dev_upload(dev_arena_dev(work), rows, known->rows, DT_F32);
-    } else
-        rc = read_rows(&rows, r, work, text, n, n_lost, e);
+        dev_upload(d, tensor_slice(rows, 0, 0, *n), known->rows, DT_F32);
+    }
+    if (rc == 0 && *n < rows.shape[0]) op_fill(d, tensor_slice(rows, 0, *n, rows.shape[0]), 0);
+    return rc;
+}
+
+int condition_words(struct dit_words *out, const struct condition_reader *r, struct dev_arena *keep,
+                    struct dev_arena *work, const char *text, int *n, int *n_lost, struct err *e)
+{
+    const struct dit_config *c = dit_config_of(r->dit);
+    int64_t mark = dev_arena_mark(work);
+    tensor rows = dev_tensor(work, DT_F32, SHAPE(c->text_len, c->text_dim));
+    int rc = r->umt5 ? read_rows(rows, r, work, text, n, n_lost, e) : 0, count[2] = {*n, *n_lost};
+    if (rc < 0) err_wrap(e, "%s", r->what);
+    if (r->world) rc = comm_agree(r->world, rc, NULL, e);
+    if (rc == 0 && r->world) {
+        comm_bcast(r->world, r->rank, rows.data, tensor_bytes(rows));
+        comm_bcast(comm_host(r->world), r->rank, count, sizeof count);
+        *n = count[0];
+        *n_lost = count[1];
+    }
     if (rc == 0) *out = dit_words_new(r->dit, keep, rows, NULL);
     dev_arena_reset(work, mark);
     return rc;
@@ -172,20 +191,21 @@ static void picture_encode(struct condition_picture *p, const struct vae *vae, s
     dev_arena_reset(work, mark);
 }
 
-void condition_picture_set(struct condition_picture *p, const struct dit *dit, const struct vae *vae, struct clip *clip,
-                           struct dev_arena *work, const uint8_t *rgb)
+void condition_picture_set(struct condition_picture *p, const struct condition_eye *eye, struct dev_arena *work,
+                           const uint8_t *rgb)
 {
     size_t n_bytes = (size_t)p->h * (size_t)p->w * 3;
     if (p->filled && memcmp(p->rgb, rgb, n_bytes) == 0) return;
     memcpy(p->rgb, rgb, n_bytes);
     p->filled = true;
     dev_arena_reset(p->arena, 0);
-    const struct dit_config *c = dit_config_of(dit);
+    const struct dit_config *c = dit_config_of(eye->dit);
     p->pixels = condition_pixels(p->arena, rgb, p->h, p->w);
-    picture_encode(p, vae, work, c->in_dim - c->out_dim);
-    p->clip = dev_tensor(p->arena, DT_F32, SHAPE(clip_tokens(clip), clip_dim(clip)));
+    p->clip = dev_tensor(p->arena, DT_F32, SHAPE(c->clip_tokens, c->clip_dim));
     int64_t mark = dev_arena_mark(work);
-    clip_encode(clip, work, p->clip, p->pixels, NULL);
+    if (eye->clip) clip_encode(eye->clip, work, p->clip, p->pixels, NULL);
     dev_arena_reset(work, mark);
-    p->keys = dit_picture_new(dit, p->arena, p->clip, NULL);
+    picture_encode(p, eye->vae, work, c->in_dim - c->out_dim);
+    if (eye->world) comm_bcast(eye->world, eye->rank, p->clip.data, tensor_bytes(p->clip));
+    p->keys = dit_picture_new(eye->dit, p->arena, p->clip, NULL);
 }

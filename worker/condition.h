@@ -12,12 +12,27 @@
 #include "worker/models/vae.h"
 #include "worker/texts.h"
 
+// An encoder may live on one of several ranks, which hands its result on: there `world` has the ranks and `rank` the
+// one that has it; the others give NULL for the encoder and take part. `world` NULL: every caller has it.
+
 // What the text encoder is made of (a part of the set).
 struct condition_reader {
     struct unigram *unigram;
     struct umt5 *umt5;
     const struct dit *dit;
     struct texts *texts; // read before; NULL: none are kept
+    const char *what;    // the text is, for messages
+    struct comm *world;
+    int rank;
+};
+
+// The picture encoders; the VAE works on all ranks.
+struct condition_eye {
+    const struct dit *dit;
+    const struct vae *vae;
+    struct clip *clip;
+    struct comm *world; // of clip
+    int rank;
 };
 
 // The published program's negative prompt, used where a job gives none (pipeline.md appendix B).
@@ -54,7 +69,7 @@ struct condition_picture {
 void condition_picture_open(struct condition_picture *p, struct dev_arena *arena, int h, int w, int n_frames);
 void condition_picture_close(struct condition_picture *p);
 // Makes the fields fit `rgb`; nothing happens when the bytes are those of the call before. `work` is scratch.
-void condition_picture_set(struct condition_picture *p, const struct dit *dit, const struct vae *vae, struct clip *clip,
-                           struct dev_arena *work, const uint8_t *rgb);
+void condition_picture_set(struct condition_picture *p, const struct condition_eye *eye, struct dev_arena *work,
+                           const uint8_t *rgb);
 
 #endif

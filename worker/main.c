@@ -2,17 +2,23 @@
 //
 //   longtake-worker --connect ENDPOINT --model FOLDER [flags]     serves a coordinator that has started it
 //                                                                 or that lets it in
+//   mpirun --bind-to none -n N longtake-worker ...                the same, by N ranks together
 //   longtake-worker weights synth|inspect ...                     weights as files
 //   longtake-worker plan ...                                      which layout would be the fastest
 //   longtake-worker --selftest [--device NAME]                    every op against the reference, on this machine
 //
 // It says HELLO before the weights are loaded, so that the coordinator sees it alive; what then goes wrong with the
 // weights is told as FAILED (segment -1, job 0) and ends the program. It dies with its parent.
+//
+// Of several ranks, number 0 has the socket and speaks, on stderr too. All are given the same flags; that these, the
+// programs and the weights are the same is checked before anything is loaded.
 #include "proto/base/log.h"
 #include "proto/base/opt.h"
 #include "proto/mark.h"
 #include "worker/fault.h"
+#include "worker/fingerprint.h"
 #include "worker/plan_main.h"
+#include "worker/ranks.h"
 #include "worker/selftest.h"
 #include "worker/serve.h"
 #include "worker/weights_main.h"
@@ -29,8 +35,8 @@ enum { LORAS_MAX = SPEC_LORAS, EXIT_INPUT = 3, EXIT_AGAIN = 75 };
 struct flags {
     struct chan_call call;
     int wait;
-    const char *model, *dit, *adapter, *voice, *cache, *table, *device;
-    int speakers, dtype, threads, parity, parent;
+    const char *model, *dit, *adapter, *voice, *cache, *table, *device, *layout;
+    int speakers, dtype, threads, parity, parent, shard, guide, ring, heads;
     const char *lora[LORAS_MAX];
     double lora_scale[LORAS_MAX];
     int n_lora;
@@ -58,6 +64,8 @@ static int scale_lora(void *base, struct arena *a, const struct opt *o, const ch
     return opt_set(&number, &f->lora_scale[f->n_lora - 1], a, from, text, e);
 }
 
+enum shard { SHARD_AUTO, SHARD_OFF, SHARD_NODE, SHARD_ALL };
+static const char *const shards[] = {"auto", "off", "node", "all", NULL};
 static const char *const dtypes[] = {"f32", "bf16", NULL}, *const parities[] = {"none", "published", NULL};
 
 #define AT(field) offsetof(struct flags, field)
@@ -78,7 +86,13 @@ static const struct opt rows[] = {
     {"lora", OPT_CALL, .set = add_lora, .value = "FILE", .help = "merge a LoRA; may be repeated"},
     {"lora-scale", OPT_CALL, .min = -100, .max = 100, .set = scale_lora, .value = "X",
      .help = "of the --lora before it [1]"},
-    {"threads", OPT_INT, AT(threads), 1, 4096, .value = "N", .help = "[all that the process may use]"},
+    {"threads", OPT_INT, AT(threads), 1, 4096, .value = "N", .help = "of each rank [its part of the cores]"},
+    {"layout", OPT_TEXT, AT(layout), .value = "GxRxH", .help = "how ranks share a job: guide x ring x heads [auto]"},
+    {"guide", OPT_INT, AT(guide), 1, 3, .value = "N", .help = "ranks for branches of guidance [auto]"},
+    {"ring", OPT_INT, AT(ring), 1, 4096, .value = "N", .help = "ranks of the ring [auto]"},
+    {"heads", OPT_INT, AT(heads), 1, 4096, .value = "N", .help = "ranks that share attention heads [auto]"},
+    {"shard", OPT_NAME, AT(shard), .names = shards, .value = "HOW",
+     .help = "weights spread over ranks: off, node (each machine has them once), all, auto (node if they do not fit)"},
     {"parity", OPT_NAME, AT(parity), .names = parities, .value = "WITH", .help = "published: with its quirks"},
     {"cache", OPT_TEXT, AT(cache), .value = "FOLDER",
      .help = "where voices and their features lie [$TMPDIR, /var/tmp]"},
@@ -157,14 +171,97 @@ static void tell_failed(struct link *l, const struct err *why)
     link_send(l, &m, NULL);
 }
 
-static int serve(const struct flags *f, struct dev *d, struct err *e)
+// What the ranks must have been given alike, beside the weights.
+static void hash_flags(const struct flags *f, uint8_t out[HASH_BYTES])
 {
-    struct msg_hello hello = {.ranks = 1, .pid = (uint64_t)getpid()};
+    const int numbers[] = {f->speakers, f->dtype, f->parity, f->shard, f->guide, f->ring, f->heads, f->n_lora};
+    const char *const texts[] = {f->table, f->layout};
+    struct hash h;
+    hash_init(&h);
+    hash_update(&h, numbers, sizeof numbers);
+    for (int i = 0; i < 2; i++) hash_update(&h, texts[i] ? texts[i] : "", texts[i] ? strlen(texts[i]) + 1 : 1);
+    hash_final(&h, out);
+}
+
+static int layout_of(const struct flags *f, struct mesh_shape *s, struct err *e)
+{
+    *s = (struct mesh_shape){0};
+    int rc = f->layout ? ranks_read_layout(s, f->layout, e) : 0;
+    if (f->guide) s->guide = f->guide;
+    if (f->ring) s->ring = f->ring;
+    if (f->heads) s->heads = f->heads;
+    return rc;
+}
+
+// All that can be found out before the coordinator is called: who the ranks are, and that they fit each other.
+static int get_ready(const struct flags *f, struct ranks *r, const struct set_options *o, struct msg_hello *hello,
+                     struct err *e)
+{
+    struct mesh_shape wish = {0};
+    struct model *m = calloc(1, sizeof *m); // large
+    uint8_t flags[HASH_BYTES];
+    BUG_IF(!m, "no memory for a model's declaration");
+    int rc = ranks_agree(r, model_open(m, f->model, e), e);
+    hash_flags(f, flags);
+    fingerprint_build(hello->build);
+    if (rc == 0) rc = ranks_same(r, "build of this program", hello->build, BUILD_TEXT, e);
+    if (rc == 0) rc = ranks_same(r, "set of flags", flags, sizeof flags, e);
+    if (rc == 0) rc = layout_of(f, &wish, e);
+    if (rc == 0 && ranks_count(r) > 1)
+        snprintf(hello->layout + strlen(hello->layout), sizeof hello->layout - strlen(hello->layout),
+                 " %dx%dx%d, shard %s", wish.guide, wish.ring, wish.heads, shards[f->shard]);
+    if (rc == 0) rc = ranks_wish(r, wish, m->dit_heads, e);
+    if (rc == 0) rc = ranks_agree(r, fingerprint_weights(hello->weights, o, e), e);
+    hello->has_weights = rc == 0;
+    if (rc == 0) rc = ranks_same(r, "set of weights", hello->weights, sizeof hello->weights, e);
+    free(m);
+    return rc;
+}
+
+// The ranks that spread the weights, or none.
+static int choose_sharers(const struct flags *f, struct ranks *r, struct dev *d, struct comm **out,
+                          struct set_options *o, struct err *e)
+{
+    int how = f->shard, rc = 0;
+    if (ranks_count(r) == 1 || how == SHARD_OFF) return 0;
+    if (how == SHARD_AUTO) {
+        int64_t needs = 0, has = dev_memory_free(d) / (dev_shares_host(d) ? ranks_here(r) : 1);
+        int32_t spread;
+        rc = ranks_agree(r, set_weigh(&needs, o, e), e);
+        if (rc < 0) return rc;
+        spread = needs > has / 10 * 8;
+        comm_all_reduce(ranks_comm(r), &spread, 1, DT_I32, COMM_MAX);
+        if (!spread) return 0;
+        log_info("ranks.shard", "weights_mb=%lld free_mb=%lld", (long long)(needs >> 20), (long long)(has >> 20));
+    }
+    rc = ranks_sharers(r, how != SHARD_ALL, out, e);
+    ranks_hold_guide(r);
+    o->sharers = *out;
+    o->together = true; // what is gathered serves all branches
+    return rc;
+}
+
+static int load_and_serve(const struct flags *f, struct ranks *r, struct dev *d, struct link *l, struct set_options *o,
+                          struct err *e)
+{
+    struct comm *sharers = NULL;
+    struct set *s = NULL;
+    int rc = choose_sharers(f, r, d, &sharers, o, e);
+    if (rc == 0) rc = set_open(&s, d, o, e);
+    if (rc < 0 && l) tell_failed(l, e);
+    if (rc == 0) rc = serve_run(l, r, s, f->cache, e);
+    set_free(&s);
+    comm_close(&sharers);
+    return rc;
+}
+
+static int serve(const struct flags *f, struct ranks *r, struct dev *d, struct err *e)
+{
+    struct msg_hello hello = {.ranks = (uint32_t)ranks_count(r), .pid = (uint64_t)getpid()};
     snprintf(hello.version, sizeof hello.version, "%s", LONGTAKE_VERSION);
     snprintf(hello.device, sizeof hello.device, "%s", dev_name(d));
     snprintf(hello.layout, sizeof hello.layout, "%s, %u ranks", dev_name(d), hello.ranks);
     struct link *l = NULL;
-    struct set *s = NULL;
     struct set_options o = {.model = f->model,
                             .dit = f->dit,
                             .adapter = f->adapter,
@@ -174,22 +271,27 @@ static int serve(const struct flags *f, struct dev *d, struct err *e)
                             .lora = f->lora,
                             .lora_scale = f->lora_scale,
                             .n_lora = f->n_lora,
-                            .published = f->parity == SPEC_PARITY_PUBLISHED};
+                            .published = f->parity == SPEC_PARITY_PUBLISHED,
+                            .here = ranks_here(r)};
+    struct err why = {0};
+    int ready = get_ready(f, r, &o, &hello, &why), rc = 0;
     hello_mark(&hello, &o);
-    int rc = link_open(&l,
+    if (ranks_number(r) == 0)
+        rc = link_open(&l,
                        &(struct link_options){.call = f->call,
                                               .hello = &hello,
                                               .cache_dir = f->cache,
                                               .wait_ms = (int64_t)f->wait * 1000,
                                               .refused = on_refused},
                        e);
-    if (rc < 0) return rc;
-    rc = set_open(&s, d, &o, e);
-    if (rc < 0)
-        tell_failed(l, e);
-    else
-        rc = serve_run(l, s, f->cache, e);
-    set_free(&s);
+    if (!ranks_lost(r)) rc = ranks_agree(r, rc, e);
+    if (rc == 0 && ready < 0) {
+        if (l) tell_failed(l, &why);
+        rc = err_set(e, ready, "%s", why.text);
+    } else if (rc == 0) {
+        o.mesh = ranks_mesh(r);
+        rc = load_and_serve(f, r, d, l, &o, e);
+    }
     link_close(&l, rc < 0 ? e->text : "the coordinator said goodbye");
     return rc;
 }
@@ -202,6 +304,28 @@ static void spin_briefly(char **argv)
     if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY")) return;
     setenv("GOMP_SPINCOUNT", "1000", 1);
     execv("/proc/self/exe", argv); // without it the program is only slower
+}
+
+static void print_help(const struct flags *f)
+{
+    printf("longtake-worker %s\n", LONGTAKE_VERSION);
+    if (!f->help) return;
+    printf("usage: longtake-worker --connect ENDPOINT --model FOLDER [flags]\n"
+           "       mpirun --bind-to none -n N longtake-worker --connect ENDPOINT --model FOLDER [flags]\n"
+           "       longtake-worker --selftest [--device NAME]\n"
+           "       longtake-worker weights synth|inspect ...\n");
+    opt_help(rows, stdout);
+}
+
+static int run(const struct flags *f, struct ranks *r, struct err *e)
+{
+    struct dev *d = NULL;
+    int threads = ranks_tie(r, f->threads);
+    int rc = ranks_agree(r, dev_open(&d, f->table ? f->table : f->device, threads, e), e);
+    if (rc == 0) rc = ranks_use(r, d, e);
+    if (rc == 0) rc = f->selftest ? selftest_run(d, stdout, e) : serve(f, r, d, e);
+    dev_close(&d);
+    return rc;
 }
 
 int main(int argc, char **argv)
@@ -218,25 +342,22 @@ int main(int argc, char **argv)
     struct arena a = {0};
     const char *tmp = getenv("TMPDIR");
     struct flags f = {.speakers = 1, .device = "cpu", .cache = tmp && tmp[0] ? tmp : "/var/tmp"};
-    struct dev *d = NULL;
-    int rc = read_flags(&f, &a, argc, argv, &e);
+    struct ranks *r = NULL;
+    int rc = ranks_open(&r, &e), rank = 0;
+    if (rc == 0) {
+        rank = ranks_number(r);
+        log_init(LOG_INFO, "longtake-worker", rank);
+        rc = ranks_agree(r, read_flags(&f, &a, argc, argv, &e), &e);
+    }
     if (rc == 0 && (f.help || f.version)) {
-        printf("longtake-worker %s\n", LONGTAKE_VERSION);
-        if (f.help) {
-            printf("usage: longtake-worker --connect ENDPOINT --model FOLDER [flags]\n"
-                   "       longtake-worker --selftest [--device NAME]\n"
-                   "       longtake-worker weights synth|inspect ...\n");
-            opt_help(rows, stdout);
-        }
+        if (rank == 0) print_help(&f);
     } else if (rc == 0 && f.parent && getppid() != f.parent) {
         // it died before its death could be asked for
         rc = err_set(&e, E_FATAL, "the process that started this worker, %d, has ended", f.parent);
-    } else if (rc == 0) {
-        rc = dev_open(&d, f.table ? f.table : f.device, f.threads, &e);
-        if (rc == 0) rc = f.selftest ? selftest_run(d, stdout, &e) : serve(&f, d, &e);
-        dev_close(&d);
-    }
-    if (rc < 0) fprintf(stderr, "longtake-worker: %s\n", e.text);
+    } else if (rc == 0)
+        rc = run(&f, r, &e);
+    if (rc < 0 && rank == 0) fprintf(stderr, "longtake-worker: %s\n", e.text);
+    ranks_close(&r);
     arena_free(&a);
     return rc == 0 ? EXIT_SUCCESS : rc == E_INPUT ? EXIT_INPUT : EXIT_FAILURE;
 }

@@ -14,6 +14,7 @@
 #include "worker/features.h"
 #include "worker/segment.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,11 +50,15 @@ static int read_text(struct render *r, const struct render_order *o, struct dit_
                      const char *text, struct err *e)
 {
     const struct set *s = r->set;
-    struct condition_reader reader = {.unigram = s->unigram, .umt5 = s->umt5, .dit = s->dit, .texts = o->texts};
+    struct condition_reader reader = {
+        .unigram = s->unigram, .umt5 = s->umt5, .dit = s->dit, .texts = o->texts, .what = what};
+    if (s->mesh) {
+        reader.world = s->mesh->world;
+        reader.rank = s->words_rank;
+    }
     int n = 0, n_lost = 0, rc = condition_words(to, &reader, r->keep, r->work, text, &n, &n_lost, e);
-    if (rc < 0) return err_wrap(e, "%s", what);
-    tell_cut(o, what, n, n_lost);
-    return 0;
+    if (rc == 0) tell_cut(o, what, n, n_lost);
+    return rc;
 }
 
 static int read_words(struct render *r, const struct render_order *o, struct err *e)
@@ -69,6 +74,7 @@ static struct segment_job job_of(struct render *r, const struct render_order *o)
     return (struct segment_job){.dit = r->set->dit,
                                 .vae = r->set->vae,
                                 .clip = r->set->clip,
+                                .clip_rank = r->set->picture_rank,
                                 .spec = &r->spec,
                                 .words = &r->words,
                                 .negative = &r->negative,
@@ -81,12 +87,17 @@ static struct segment_job job_of(struct render *r, const struct render_order *o)
                                 .work = r->work};
 }
 
+static tensor windows_new(const struct render *r)
+{
+    const struct dit_config *c = dit_config_of(r->set->dit);
+    return dev_tensor(r->work, DT_F32,
+                      SHAPE(r->spec.n_speakers, r->spec.frame_num, c->audio_window, 1, c->audio_width));
+}
+
 // What a segment will take of the device, learned by running one without computing.
 static int foretell(struct render *r, const struct render_order *o, int64_t *bytes, struct err *e)
 {
     struct dev *d = r->set->dev;
-    const struct dit_config *c = dit_config_of(r->set->dit);
-    int layers = wav2vec2_layers(r->set->wav2vec2);
     int64_t kept = dev_arena_mark(r->keep);
     struct segment_job job = job_of(r, o);
     struct segment *s = NULL;
@@ -94,12 +105,8 @@ static int foretell(struct render *r, const struct render_order *o, int64_t *byt
     int rc = segment_open(&s, &job, e);
     if (rc == 0) {
         struct render_times times;
-        struct segment_in in = {.keep_to = r->spec.frame_num,
-                                .want_tail = true,
-                                .picture = o->color_picture,
-                                .windows = dev_tensor(r->work, DT_F32,
-                                                      SHAPE(r->spec.n_speakers, r->spec.frame_num, c->audio_window,
-                                                            layers, wav2vec2_dim(r->set->wav2vec2)))};
+        struct segment_in in = {
+            .keep_to = r->spec.frame_num, .want_tail = true, .picture = o->color_picture, .windows = windows_new(r)};
         rc = segment_run(s, &in, NULL, &times, e);
     }
     segment_close(&s);
@@ -123,7 +130,10 @@ static void hold_memory(struct render *r)
 
 static int check_memory(struct render *r, const struct render_order *o, struct err *e)
 {
-    int64_t needed = 0, has = dev_memory_free(r->set->dev);
+    struct dev *d = r->set->dev;
+    int ranks = dev_shares_host(d) ? r->set->here : 1;
+    int64_t needed = 0, has = dev_memory_free(d) / ranks;
+    char of[48] = "";
     int rc = foretell(r, o, &needed, e);
     if (rc < 0) return rc;
     log_info("render.memory", "needs_mb=%lld free_mb=%lld", (long long)(needed >> 20), (long long)(has >> 20));
@@ -131,15 +141,17 @@ static int check_memory(struct render *r, const struct render_order *o, struct e
         hold_memory(r);
         return 0;
     }
+    if (ranks > 1) snprintf(of, sizeof of, " for each of %d ranks", ranks);
     return err_set(e, E_INPUT,
-                   "a segment of %d frames at %dx%d needs %.1f GB of memory and %.1f GB are free; take a smaller size, "
-                   "fewer frames (--frame-num) or --dtype bf16",
-                   r->spec.frame_num, r->spec.w, r->spec.h, (double)needed / 1e9, (double)has / 1e9);
+                   "a segment of %d frames at %dx%d needs %.1f GB of memory and %.1f GB are free%s; take a smaller "
+                   "size, fewer frames (--frame-num) or --dtype bf16",
+                   r->spec.frame_num, r->spec.w, r->spec.h, (double)needed / 1e9, (double)has / 1e9, of);
 }
 
-// Those of an earlier job with the same voices, or new ones.
+// Those of an earlier job with the same voices, or new ones. Voices are read where their encoder lives.
 static int open_features(struct render *r, const struct render_order *o, struct err *e)
 {
+    if (set_lives_elsewhere(r->set, r->set->voice_rank)) return 0;
     if (o->shelf) {
         shelf_key_make(&r->shelf_key, &r->spec, o->voice_hash);
         r->features = shelf_take(o->shelf, &r->shelf_key);
@@ -213,6 +225,21 @@ static int check_run(const struct render *r, const struct render_run *run, struc
     return 0;
 }
 
+// The voice of a segment, from the rank that reads it to all.
+static int hear(struct render *r, const struct render_run *run, tensor *windows, struct err *e)
+{
+    const struct set *s = r->set;
+    int window = dit_config_of(s->dit)->audio_window, rc = 0;
+    if (set_lives_elsewhere(s, s->voice_rank))
+        *windows = windows_new(r);
+    else
+        rc = features_windows(r->features, r->work, windows, run->start, window, run->last && run->segment > 0, e);
+    if (rc < 0) r->voice_failed = true;
+    rc = set_agree(s, rc, e);
+    if (rc == 0 && s->mesh) comm_bcast(s->mesh->world, s->voice_rank, windows->data, tensor_bytes(*windows));
+    return rc;
+}
+
 int render_segment(struct render *r, const struct render_run *run, const struct render_sink *sink,
                    struct render_times *t, struct err *e)
 {
@@ -232,10 +259,7 @@ int render_segment(struct render *r, const struct render_run *run, const struct 
                             .picture = run->picture,
                             .tail = run->tail,
                             .tail_bytes = run->tail_bytes};
-    int window = dit_config_of(r->set->dit)->audio_window;
-    rc = features_windows(r->features, r->work, &in.windows, run->start, window, run->last && run->segment > 0, e);
-    if (rc < 0) r->voice_failed = true;
-    rc = set_agree(r->set, rc, e);
+    rc = hear(r, run, &in.windows, e);
     if (rc == 0) rc = segment_run(r->segment, &in, sink, t, e);
     dev_arena_reset(r->work, mark);
     return rc;

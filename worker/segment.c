@@ -5,9 +5,9 @@
 //   per latent frame: decode -> pixels (1, then 4) -> colours matched to the span's first picture -> bytes
 //   last M frames, corrected -> encode -> tail -> sink; then the frames -> sink
 //
-// Easy to get wrong: colours are matched to the span's first picture, not the segment's own, on all frames including the
-// motion frames; the tail is a fresh encoding of corrected pixels, not the end of these latents; it goes ahead of the
-// frames so that the next segment can start, so the frames wait as bytes.
+// Easy to get wrong: colours are matched to the span's first picture, not the segment's own, on all frames including
+// the motion frames; the tail is a fresh encoding of corrected pixels, not the end of these latents; it goes ahead of
+// the frames so that the next segment can start, so the frames wait as bytes.
 #include "worker/segment.h"
 
 #include "proto/base/clock.h"
@@ -276,7 +276,9 @@ int segment_run(struct segment *s, const struct segment_in *in, const struct ren
     const struct segment_job *j = &s->j;
     int64_t begun = clock_ms(), mark = dev_arena_mark(j->work);
     tensor motion = NO_TENSOR, x = latents_new(s, j->work, latent_frames(j->spec->frame_num));
-    condition_picture_set(&s->picture, j->dit, j->vae, j->clip, j->work, in->picture);
+    struct condition_eye eye = {
+        .dit = j->dit, .vae = j->vae, .clip = j->clip, .world = j->mesh ? j->mesh->world : NULL, .rank = j->clip_rank};
+    condition_picture_set(&s->picture, &eye, j->work, in->picture);
     see_picture(s);
     int rc = motion_of(s, in, &motion, e);
     if (rc == 0) rc = dev_sync(s->dev, e);

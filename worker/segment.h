@@ -14,7 +14,8 @@ struct segment;
 struct segment_job {
     const struct dit *dit;
     const struct vae *vae;
-    struct clip *clip;
+    struct clip *clip; // of several ranks, one has it
+    int clip_rank;
     const struct spec_render *spec;
     const struct dit_words *words;
     const struct dit_words *negative; // needed when segment_wants_negative, else ignored

@@ -1,13 +1,19 @@
 // One turn: an order in, its answer out.
 //
 // OPEN makes a `struct render`, RUN sends TAIL, FRAMES and DONE through the sink, CLOSE frees it. Whatever a job does
-// wrong is answered by FAILED and the worker waits for the next order; a device fault (E_FATAL) is answered too, and
-// then ends the process, because nothing the device does afterwards can be trusted.
+// wrong is answered by FAILED and the worker waits for the next order; a device fault (E_FATAL) and a rank that is lost
+// are answered too, and then end the process, because nothing that comes afterwards can be trusted.
+//
+// With several ranks, rank 0 alone has the link. It hands every order on to all, each makes the same calls, and what
+// one of them finds wrong is agreed on before the next call that they make together. The mesh is laid anew where a
+// job's branches of guidance ask for another one. Voices stay with rank 0, which reads them for all.
 #include "worker/serve.h"
 
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
+#include "worker/guide.h"
 #include "worker/render.h"
+#include "worker/share.h"
 #include "worker/texts.h"
 
 #include <stdio.h>
@@ -15,7 +21,8 @@
 #include <string.h>
 
 struct serve {
-    struct link *link;
+    struct link *link; // of rank 0; NULL
+    struct ranks *ranks;
     struct set *set;
     const char *cache_dir;
     struct shelf *shelf; // what jobs have made of their voices, and of their words
@@ -70,6 +77,7 @@ static void on_notice(void *ctx, const char *text)
 
 static void tell_failed(struct serve *s, uint64_t job, int64_t segment, const struct err *why)
 {
+    if (!s->link) return;
     struct msg m = {.kind = MSG_FAILED, .job = job, .failed = {.segment = segment, .code = why->code}};
     snprintf(m.failed.text, sizeof m.failed.text, "%s", why->text);
     log_error("job.failed", "job=%llu segment=%lld text=\"%s\"", (unsigned long long)job, (long long)segment,
@@ -77,11 +85,35 @@ static void tell_failed(struct serve *s, uint64_t job, int64_t segment, const st
     link_send(s->link, &m, NULL);
 }
 
+static void tell_stage(const struct serve *s, const char *stage)
+{
+    if (s->link) link_stage(s->link, stage, -1, 0, 0);
+}
+
 static void close_job(struct serve *s)
 {
-    if (s->render && voice_file_fault(s->open->voice, NULL) < 0) render_forget_voice(s->render);
+    struct voice_file *voice = s->render ? s->open->voice : NULL;
+    if (voice && voice_file_fault(voice, NULL) < 0) render_forget_voice(s->render);
     render_close(&s->render);
     order_free(&s->open);
+}
+
+// The published step cache counts all branches in one row, so there every rank takes all of them.
+static int branches_of(const struct spec_render *spec)
+{
+    struct guide g;
+    guide_plan(&g, spec);
+    return spec->teacache && spec->parity == SPEC_PARITY_PUBLISHED ? 1 : g.n;
+}
+
+// Where the voice lies it must be whole and readable; then so it is for all.
+static int check_voice(const struct serve *s, bool whole, struct err *e)
+{
+    const struct order *o = s->open;
+    int rc = 0;
+    if (o->voice && whole) rc = voice_file_check(o->voice, o->open.voice_hash, e);
+    if (o->voice && rc == 0) rc = voice_file_fault(o->voice, e);
+    return ranks_agree(s->ranks, rc, e);
 }
 
 static int open_job(struct serve *s, struct order **po, struct err *e)
@@ -90,12 +122,13 @@ static int open_job(struct serve *s, struct order **po, struct err *e)
     struct order *o = s->open = *po;
     *po = NULL;
     const struct spec_render *spec = &o->open.spec;
-    struct track voice[SPEC_SPEAKERS];
+    struct track voice[SPEC_SPEAKERS] = {0};
     int64_t begun = clock_ms();
-    link_stage(s->link, "words", -1, 0, 1);
-    int rc = voice_file_check(o->voice, o->open.voice_hash, e);
+    tell_stage(s, "words");
+    int rc = check_voice(s, true, e);
+    if (rc == 0) rc = ranks_lay(s->ranks, branches_of(spec), e);
     if (rc < 0) return rc;
-    for (int p = 0; p < spec->n_speakers; p++) voice[p] = voice_file_track(o->voice, p);
+    for (int p = 0; p < spec->n_speakers && o->voice; p++) voice[p] = voice_file_track(o->voice, p);
     struct render_order order = {.spec = spec,
                                  .color_picture = o->bulk[0],
                                  .masks = o->bulk[1],
@@ -104,11 +137,11 @@ static int open_job(struct serve *s, struct order **po, struct err *e)
                                  .texts = s->texts,
                                  .voice_hash = o->open.voice_hash,
                                  .cache_dir = s->cache_dir,
-                                 .notice = on_notice,
+                                 .notice = s->link ? on_notice : NULL,
                                  .ctx = s};
     rc = render_open(&s->render, s->set, &order, e);
-    if (rc == 0) rc = voice_file_fault(o->voice, e);
-    if (rc == 0)
+    if (rc == 0) rc = check_voice(s, false, e);
+    if (rc == 0 && s->link)
         log_info("job.open", "job=%llu size=%dx%d frames=%lld ms=%lld", (unsigned long long)o->job, spec->w, spec->h,
                  (long long)spec->n_frames, (long long)(clock_ms() - begun));
     return rc;
@@ -132,9 +165,9 @@ static int run_segment(struct serve *s, const struct order *o, struct err *e)
     struct render_times t;
     s->segment = r->segment;
     if (!s->render) return err_set(e, E_INPUT, "segment %lld of a job that did not open", (long long)r->segment + 1);
-    int rc = render_segment(s->render, &run, &sink, &t, e);
-    if (rc == 0) rc = voice_file_fault(s->open->voice, e);
-    if (rc < 0) return rc;
+    int rc = render_segment(s->render, &run, s->link ? &sink : NULL, &t, e);
+    if (rc == 0) rc = check_voice(s, false, e);
+    if (rc < 0 || !s->link) return rc;
     struct msg done = {.kind = MSG_DONE,
                        .job = o->job,
                        .done = {.segment = r->segment,
@@ -152,11 +185,15 @@ static int run_segment(struct serve *s, const struct order *o, struct err *e)
 // One order. False: no more.
 static bool serve_turn(struct serve *s, int *rc, struct err *e)
 {
-    struct order *o = link_take(s->link);
+    struct order *o = s->link ? link_take(s->link) : NULL;
+    *rc = share_order(s->ranks, &o, e);
+    if (*rc < 0) {
+        order_free(&o);
+        return false;
+    }
     uint64_t job = o->job;
     int64_t segment = o->kind == ORDER_RUN ? o->run.segment : -1;
     bool more = true;
-    *rc = 0;
     switch (o->kind) {
     case ORDER_OPEN:
         *rc = open_job(s, &o, e);
@@ -174,20 +211,20 @@ static bool serve_turn(struct serve *s, int *rc, struct err *e)
     }
     order_free(&o);
     if (*rc < 0) tell_failed(s, job, segment, e);
-    link_stage(s->link, "idle", -1, 0, 0);
-    return more && *rc != E_FATAL;
+    tell_stage(s, "idle");
+    return more && *rc != E_FATAL && !ranks_lost(s->ranks);
 }
 
-int serve_run(struct link *l, struct set *set, const char *cache_dir, struct err *e)
+int serve_run(struct link *l, struct ranks *r, struct set *set, const char *cache_dir, struct err *e)
 {
-    struct serve s = {.link = l, .set = set, .cache_dir = cache_dir};
+    struct serve s = {.link = l, .ranks = r, .set = set, .cache_dir = cache_dir};
     int rc = 0;
     shelf_new(&s.shelf);
     texts_new(&s.texts);
-    link_stage(l, "idle", -1, 0, 0);
+    tell_stage(&s, "idle");
     while (serve_turn(&s, &rc, e)) continue;
     close_job(&s);
     texts_free(&s.texts);
     shelf_free(&s.shelf);
-    return rc == E_FATAL ? rc : 0;
+    return rc == E_FATAL || ranks_lost(r) ? rc : 0;
 }

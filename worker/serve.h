@@ -3,9 +3,11 @@
 #define WORKER_SERVE_H
 
 #include "worker/link.h"
+#include "worker/ranks.h"
 #include "worker/set.h"
 
 // Serves until ORDER_BYE. 0, or the error that ends this process: a job's own mistakes are told as FAILED and do not.
-int serve_run(struct link *l, struct set *s, const char *cache_dir, struct err *e);
+// Collective: rank 0 has the link, the others NULL, and all act in step.
+int serve_run(struct link *l, struct ranks *r, struct set *s, const char *cache_dir, struct err *e);
 
 #endif

@@ -3,6 +3,8 @@
 // Base and adapter are one set of names: the adapter's tensors lie over the base's, then LoRAs are merged in the order
 // given. Models point into the maps where the stored bytes serve as they are, so the files stay open as long as they
 // do.
+//
+// Voices are read by rank 0, so their encoder lives there; words and picture go to the ranks behind it.
 #include "worker/set.h"
 
 #include "worker/weights/lora.h"
@@ -23,9 +25,12 @@ int set_agree(const struct set *s, int rc, struct err *e)
     return s->mesh ? comm_agree(s->mesh->world, rc, NULL, e) : rc;
 }
 
-static int find_parts(struct set *s, const struct set_options *o, struct err *e)
+static bool lives_here(const struct set *s, int rank) { return !s->mesh || comm_rank(s->mesh->world) == rank; }
+
+bool set_lives_elsewhere(const struct set *s, int rank) { return !lives_here(s, rank); }
+
+int set_parts(struct model *m, const struct set_options *o, struct err *e)
 {
-    struct model *m = &s->model;
     int rc = model_open(m, o->model, e);
     if (rc < 0) return rc;
     take_elsewhere(m->dit, o->dit);
@@ -35,6 +40,11 @@ static int find_parts(struct set *s, const struct set_options *o, struct err *e)
         m->adapter2[0] = 0;
     }
     return model_missing(m, e);
+}
+
+const char *set_adapter(const struct model *m, const struct set_options *o)
+{
+    return o->n_speakers > 1 && m->adapter2[0] ? m->adapter2 : m->adapter;
 }
 
 static int merge_loras(struct set *s, const struct set_options *o, enum dtype t, struct err *e)
@@ -47,12 +57,18 @@ static int merge_loras(struct set *s, const struct set_options *o, enum dtype t,
     return rc;
 }
 
+static int open_transformer(struct set *s, const struct set_options *o, struct err *e)
+{
+    const char *adapter = set_adapter(&s->model, o);
+    int rc = weights_open(&s->files[FILE_DIT], s->model.dit, e);
+    if (rc == 0 && strcmp(adapter, s->model.dit) != 0) rc = weights_add(s->files[FILE_DIT], adapter, e);
+    return rc;
+}
+
 static int open_dit(struct set *s, const struct set_options *o, enum dtype t, struct err *e)
 {
     const struct model *m = &s->model;
-    const char *adapter = o->n_speakers > 1 && m->adapter2[0] ? m->adapter2 : m->adapter;
-    int rc = weights_open(&s->files[FILE_DIT], m->dit, e);
-    if (rc == 0 && strcmp(adapter, m->dit) != 0) rc = weights_add(s->files[FILE_DIT], adapter, e);
+    int rc = open_transformer(s, o, e);
     if (rc == 0) rc = merge_loras(s, o, t, e);
     rc = set_agree(s, rc, e);
     if (rc < 0) return rc;
@@ -64,12 +80,29 @@ static int open_dit(struct set *s, const struct set_options *o, enum dtype t, st
         comm_follow(s->alone, s->dev);
         return dit_new_streamed(&s->dit, s->dev, s->files[FILE_DIT], &c, t, s->alone, e);
     }
-    struct comm *group = s->mesh && o->share_weights ? s->mesh->heads : NULL;
-    return dit_new_shared(&s->dit, s->dev, s->files[FILE_DIT], &c, t, group, e);
+    return dit_new_shared(&s->dit, s->dev, s->files[FILE_DIT], &c, t, o->sharers, e);
+}
+
+int set_weigh(int64_t *bytes, const struct set_options *o, struct err *e)
+{
+    struct set *s = calloc(1, sizeof *s);
+    BUG_IF(!s, "no memory for a model set");
+    int rc = set_parts(&s->model, o, e);
+    if (rc == 0) rc = open_transformer(s, o, e);
+    *bytes = 0;
+    for (int64_t i = 0; rc == 0 && i < weights_count(s->files[FILE_DIT]); i++) {
+        tensor t = NO_TENSOR;
+        rc = weights_get(s->files[FILE_DIT], weights_name(s->files[FILE_DIT], i), &t, e);
+        *bytes += tensor_count(t) * dtype_size(o->dtype == DT_NONE ? DT_F32 : o->dtype);
+    }
+    weights_free(&s->files[FILE_DIT]);
+    free(s);
+    return rc;
 }
 
 static int open_text(struct set *s, enum dtype t, struct err *e)
 {
+    if (!lives_here(s, s->words_rank)) return 0;
     char tokenizer[MODEL_PATH_MAX + 16];
     snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer.json", s->model.tokenizer);
     struct umt5_config c = {.n_heads = s->model.text_heads};
@@ -81,36 +114,43 @@ static int open_text(struct set *s, enum dtype t, struct err *e)
 static int open_pictures(struct set *s, struct err *e)
 {
     struct clip_config c = {.n_heads = s->model.clip_heads, .image = s->model.clip_image};
-    int rc = weights_open(&s->files[FILE_CLIP], s->model.clip, e);
-    if (rc == 0) rc = clip_new(&s->clip, s->dev, s->files[FILE_CLIP], &c, e);
+    int rc = 0;
+    if (lives_here(s, s->picture_rank)) {
+        rc = weights_open(&s->files[FILE_CLIP], s->model.clip, e);
+        if (rc == 0) rc = clip_new(&s->clip, s->dev, s->files[FILE_CLIP], &c, e);
+    }
     if (rc == 0) rc = weights_open(&s->files[FILE_VAE], s->model.vae, e);
     return rc == 0 ? vae_new(&s->vae, s->dev, s->files[FILE_VAE], NULL, NULL, e) : rc;
 }
 
-// Tensors that fit each other only if the parts belong together.
+static int open_voice(struct set *s, struct err *e)
+{
+    return lives_here(s, s->voice_rank) ? wav2vec2_open(&s->wav2vec2, s->dev, s->model.voice, e) : 0;
+}
+
+static int misfit(const struct set *s, const char *what, const char *path, int64_t has, int64_t wanted, struct err *e)
+{
+    if (has == wanted) return 0;
+    return err_set(e, E_INPUT, "%s does not fit %s: the %s are %lld, the network takes %lld", path, s->model.dit, what,
+                   (long long)has, (long long)wanted);
+}
+
+// Tensors that fit each other only if the parts belong together. A rank looks at the parts that it has.
 static int check_fit(const struct set *s, struct err *e)
 {
     const struct dit_config *c = dit_config_of(s->dit);
-    const struct {
-        const char *what, *path;
-        int64_t has, wanted;
-    } width[] = {
-        {"text encoder's rows", s->model.text, umt5_dim(s->umt5), c->text_dim},
-        {"picture encoder's tokens", s->model.clip, clip_tokens(s->clip), c->clip_tokens},
-        {"picture encoder's rows", s->model.clip, clip_dim(s->clip), c->clip_dim},
-        {"picture latents", s->model.vae, vae_latent_channels(s->vae), c->out_dim},
-        {"voice features of a frame", s->model.voice, (int64_t)wav2vec2_layers(s->wav2vec2) * wav2vec2_dim(s->wav2vec2),
-         c->audio_width},
-    };
-    for (size_t i = 0; i < sizeof width / sizeof *width; i++)
-        if (width[i].has != width[i].wanted)
-            return err_set(e, E_INPUT, "%s does not fit %s: the %s are %lld, the network takes %lld", width[i].path,
-                           s->model.dit, width[i].what, (long long)width[i].has, (long long)width[i].wanted);
-    if (unigram_size(s->unigram) > umt5_vocab(s->umt5))
-        return err_set(e, E_INPUT, "%s does not fit %s: it gives %lld ids, the embedding has %lld rows",
-                       s->model.tokenizer, s->model.text, (long long)unigram_size(s->unigram),
-                       (long long)umt5_vocab(s->umt5));
-    return 0;
+    const struct model *m = &s->model;
+    int rc = misfit(s, "picture latents", m->vae, vae_latent_channels(s->vae), c->out_dim, e);
+    if (rc == 0 && s->umt5) rc = misfit(s, "text encoder's rows", m->text, umt5_dim(s->umt5), c->text_dim, e);
+    if (rc == 0 && s->clip)
+        rc = misfit(s, "picture encoder's tokens", m->clip, clip_tokens(s->clip), c->clip_tokens, e);
+    if (rc == 0 && s->clip) rc = misfit(s, "picture encoder's rows", m->clip, clip_dim(s->clip), c->clip_dim, e);
+    if (rc == 0 && s->wav2vec2)
+        rc = misfit(s, "voice features of a frame", m->voice,
+                    (int64_t)wav2vec2_layers(s->wav2vec2) * wav2vec2_dim(s->wav2vec2), c->audio_width, e);
+    if (rc < 0 || !s->umt5 || unigram_size(s->unigram) <= umt5_vocab(s->umt5)) return rc;
+    return err_set(e, E_INPUT, "%s does not fit %s: it gives %lld ids, the embedding has %lld rows", m->tokenizer,
+                   m->text, (long long)unigram_size(s->unigram), (long long)umt5_vocab(s->umt5));
 }
 
 int set_open(struct set **out, struct dev *d, const struct set_options *o, struct err *e)
@@ -121,12 +161,17 @@ int set_open(struct set **out, struct dev *d, const struct set_options *o, struc
     s->dev = d;
     s->mesh = o->mesh;
     s->together = o->together;
+    s->here = o->here > 1 ? o->here : 1;
+    int n = s->mesh ? comm_size(s->mesh->world) : 1;
+    s->words_rank = 1 % n;
+    s->picture_rank = 2 % n;
     if (s->mesh) comm_follow(s->mesh->world, d);
-    int rc = set_agree(s, find_parts(s, o, e), e);
+    int rc = set_agree(s, set_parts(&s->model, o, e), e);
     if (rc == 0) rc = open_dit(s, o, t, e);
+    rc = set_agree(s, rc, e);
     if (rc == 0) rc = open_text(s, t, e);
     if (rc == 0) rc = open_pictures(s, e);
-    if (rc == 0) rc = wav2vec2_open(&s->wav2vec2, d, s->model.voice, e);
+    if (rc == 0) rc = open_voice(s, e);
     if (rc == 0) rc = check_fit(s, e);
     if (rc == 0) rc = dev_sync(d, e);
     rc = set_agree(s, rc, e);

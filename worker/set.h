@@ -1,4 +1,7 @@
 // A model set: the weights that are loaded together (base, adapter, LoRAs merged, encoders) on one device.
+//
+// By the ranks of a mesh, each has a set of its own: the transformer and the VAE, whose work they share, and of the
+// encoders those that live there: voice, words and picture on ranks of their own as far as there are ranks.
 #ifndef WORKER_SET_H
 #define WORKER_SET_H
 
@@ -20,8 +23,10 @@ struct set_options {
     int n_lora;
     bool published;
     const struct mesh *mesh; // the ranks that render together, each with a set of its own; borrowed. NULL: alone
-    bool share_weights;      // the DiT's blocks over the heads axis of the mesh
-    bool stream_weights;     // or in the host's memory, fetched by the device a block ahead
+    struct comm *sharers;    // ranks of one sequence among which the DiT's blocks are spread; borrowed. NULL: every
+                             // rank has all
+    bool stream_weights;     // or they stay in the host's memory, fetched by the device a block ahead
+    int here;                // ranks that share this machine's memory; 0: 1
     bool together;           // guidance branches as one batch (struct denoise)
 };
 
@@ -29,10 +34,12 @@ struct set {
     struct dev *dev;
     const struct mesh *mesh;
     bool together;
+    int here;
+    int voice_rank, words_rank, picture_rank; // where the encoders live
     struct model model;
     struct dit *dit;
     struct vae *vae;
-    struct clip *clip;
+    struct clip *clip; // these four NULL on ranks where they do not live
     struct umt5 *umt5;
     struct unigram *unigram;
     struct wav2vec2 *wav2vec2;
@@ -41,10 +48,19 @@ struct set {
     struct weights *files[4]; // maps that the models point into
 };
 
+// Where the parts lie: the folder's, or those that stand elsewhere. E_INPUT names what is missing.
+int set_parts(struct model *m, const struct set_options *o, struct err *e);
+const char *set_adapter(const struct model *m, const struct set_options *o); // for as many speakers
+
+// About what the transformer takes of a rank's memory when it is not spread: its tensors in the set's dtype.
+int set_weigh(int64_t *bytes, const struct set_options *o, struct err *e);
+
 // E_INPUT names the missing part or the misfitting tensor. The device must outlive the set. Owner: caller. Collective
 // over a mesh: an error on one rank is an error on all.
 int set_open(struct set **out, struct dev *d, const struct set_options *o, struct err *e);
 void set_free(struct set **s);
+// Of another rank than `rank`?
+bool set_lives_elsewhere(const struct set *s, int rank);
 // What the ranks agree on: the worst code of any of them. Alone it is `rc`.
 int set_agree(const struct set *s, int rc, struct err *e);
 

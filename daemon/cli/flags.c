@@ -8,6 +8,8 @@
 // next one that begins with two dashes, or -o and -n.
 #include "daemon/cli/flags.h"
 
+#include "daemon/launch.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +22,9 @@ static const struct opt rows[] = {
     {"input-json", OPT_TEXT, FIELD(job), 0, 0, NULL, NULL, "FILE", "a job file, the published program's JSON or YAML; also given without a flag"},
     {"json", OPT_FLAG, FIELD(json), 0, 0, NULL, NULL, NULL, "print one JSON object at the end, and progress as JSON lines on stderr"},
     {"device", OPT_NAME, FIELD(device), 0, 0, devices, NULL, "auto|cpu", "where to render"},
-    {"ranks", OPT_INT, FIELD(ranks), 1, 1, NULL, NULL, "N", "processes that render together; also -n (1)"},
+    {"ranks", OPT_INT, FIELD(ranks), 1, 4096, NULL, NULL, "N", "processes that render together; also -n (1)"},
+    {"layout", OPT_TEXT, FIELD(layout), 0, 0, NULL, NULL, "GxRxH", "how they share the work: ranks of guide x ring x heads (auto)"},
+    {"shard", OPT_NAME, FIELD(shard), 0, 0, launch_shards, NULL, "off|node|all", "spread weights over them: never, on each machine, over all (auto: if they do not fit)"},
     {"help", OPT_FLAG, FIELD(help), 0, 0, NULL, NULL, NULL, "this list"},
     {"worker", OPT_TEXT, FIELD(worker), 0, 0, NULL, NULL, "FILE", NULL},
     {"attempts", OPT_INT, FIELD(attempts), 1, 1000, NULL, NULL, "N", NULL},

@@ -11,6 +11,8 @@ struct flags {
     const char *worker; // the worker program
     bool json, help;
     int device, ranks, attempts;
+    const char *layout; // of the ranks
+    int shard;          // of launch_shards
     int64_t stall_ms, hello_ms;
 };
 

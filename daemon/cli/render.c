@@ -211,6 +211,7 @@ static int render(struct run *r)
                                  .store = r->store,
                                  .folder = r->folder,
                                  .groups = 1,
+                                 .ranks = {.n = r->flags.ranks, .layout = r->flags.layout, .shard = r->flags.shard},
                                  .attempts = r->flags.attempts,
                                  .hello_ms = r->flags.hello_ms,
                                  .stall_ms = r->flags.stall_ms,

@@ -81,8 +81,8 @@ int piece_encoder(AVCodecContext **out, const struct piece_options *o, struct er
     c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
     AVDictionary *d = NULL;
     av_dict_set(&d, "preset", preset, 0);
-    av_dict_set(&d, "profile", "high", 0);
-    av_dict_set(&d, "8x8dct", "1", 0); // or the fastest preset would be a lower profile
+    av_dict_set(&d, "profile", o->crf > 0 ? "high" : "high444", 0); // no other one is lossless
+    av_dict_set(&d, "8x8dct", "1", 0);                              // or the fastest preset would be a lower profile
     av_dict_set_int(&d, "crf", o->crf, 0);
     // Its AVX-512 code reads past the end of narrow pictures' rows while it plans bits: the bytes would depend on what
     // lay in memory, and on the machine.

@@ -88,7 +88,7 @@ void film_render(struct dev *d, struct film_how how, struct film *f)
                             .n_speakers = 1,
                             .dtype = DT_BF16,
                             .mesh = how.mesh,
-                            .share_weights = how.share_weights,
+                            .sharers = how.share_weights && how.mesh ? how.mesh->heads : NULL,
                             .stream_weights = how.stream_weights};
     struct render_order order = {.spec = &spec, .color_picture = picture, .voice = &voice, .cache_dir = top};
     struct render_sink sink = {.ctx = f, .step = on_step, .tail = on_tail, .frames = on_frames};

@@ -195,7 +195,7 @@ static int read_preprocessor(const char *dir, bool *normalize, struct err *e)
     return rc;
 }
 
-static int open_weights(struct weights **w, const char *dir, struct err *e)
+int wav2vec2_weights(struct weights **w, const char *dir, struct err *e)
 {
     static const char *const names[] = {"model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -217,7 +217,7 @@ int wav2vec2_open(struct wav2vec2 **out, struct dev *d, const char *dir, struct 
     snprintf(path, sizeof path, "%s/config.json", dir);
     int rc = file_text(&config, &n, path, DOCUMENT_MAX, e);
     if (rc == 0) rc = read_preprocessor(dir, &normalize, e);
-    if (rc == 0) rc = open_weights(&w, dir, e);
+    if (rc == 0) rc = wav2vec2_weights(&w, dir, e);
     if (rc == 0) rc = wav2vec2_new(out, d, w, config, normalize, e);
     free(config);
     if (rc < 0) {

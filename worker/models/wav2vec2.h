@@ -13,6 +13,8 @@ struct wav2vec2;
 
 // `dir` is a wav2vec2 folder: config.json, preprocessor_config.json, and pytorch_model.bin or model.safetensors.
 int wav2vec2_open(struct wav2vec2 **out, struct dev *d, const char *dir, struct err *e);
+// The weights of that folder, as they are stored. Owner: caller.
+int wav2vec2_weights(struct weights **w, const char *dir, struct err *e);
 // From a set of weights and the text of config.json (golden keeps it in the metadata); `normalize` as in the
 // preprocessor file.
 int wav2vec2_new(struct wav2vec2 **out, struct dev *d, const struct weights *w, const char *config_json, bool normalize,
