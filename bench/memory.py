@@ -75,6 +75,7 @@ def render(bin_dir, model, seconds, folder, more=()):
 
 
 def forward(o):
+    head = f"# commit {commit()}, {platform.machine()}, {os.cpu_count()} cores: {o.layers} layers of 14B width, BF16, 81 frames of {o.size}\n"
     with tempfile.TemporaryDirectory() as folder:
         model = os.path.join(folder, "model")
         run(f"{o.bin}/longtake", "weights", "synth", "--like", "14b", "--layers", str(o.layers), "--dtype", "bf16", "-o", model)
@@ -83,7 +84,6 @@ def forward(o):
                 os.remove(os.path.join(model, name))
         out = subprocess.run([f"{o.bin}/bench_forward", "--model", model, "--size", o.size, "--dtype", "bf16"], check=True,
                              capture_output=True, text=True).stdout
-    head = f"# commit {commit()}, {platform.machine()}, {os.cpu_count()} cores: {o.layers} layers of 14B width, BF16, 81 frames of {o.size}\n"
     if o.out:
         with open(o.out, "w") as f:
             f.write(head + out)
