@@ -146,7 +146,9 @@ static void bands_equal_the_whole(void **state)
     struct weights *w = make_model();
     split(w, "ref", 0, 16, 40); // five columns
     split(w, "ref", 0, 32, 8);  // four lines: eight ranks have too many
-    split(w, "cpu", 1e-6, 16, 40);
+    // The library chooses its loops by a convolution's shape, so sums differ in order, and norms over two channels
+    // enlarge that: cpu and ref differ by 6e-4 here on one rank. A line in the wrong place shows as tenths.
+    split(w, "cpu", 1e-3, 16, 40);
     weights_free(&w);
 }
 

@@ -7,6 +7,10 @@
 // The 1x1x1 convolutions at the latent end are linear, so the latent statistics are folded into them:
 //   encode  z = (w m + b - mean) / std          decode  conv2(z std + mean) = (w std) z + (b + w mean)
 // which also drops the log-variance half that nobody reads.
+//
+// Going up, a 3x3 convolution follows the nearest enlargement, whose neighbours are twins: an even line sees one line
+// of the small picture once and its own twice, an odd one the other way round. So there are four kernels of 2x2, one
+// for each parity of line and column, with the twins' weights added up here: less than half of the products.
 #include "worker/models/vae.h"
 
 #include "worker/models/load.h"
@@ -84,13 +88,51 @@ static void load_attention(struct load *l, struct vae_layer *y, const char *pref
     load_pointwise(l, &y->proj_w, &y->proj_b, y->ci, y->ci, name);
 }
 
+// The four kernels of an upsampler, of <name> [co, ci, 3, 3] as it is stored.
+static void load_phases(struct load *l, struct vae_layer *y, const char *name)
+{
+    int64_t n = y->co * y->ci, mark = dev_arena_mark(l->arena);
+    tensor stored = NO_TENSOR, t = NO_TENSOR;
+    if (l->rc == 0) l->rc = weights_get(l->w, name, &stored, l->e);
+    if (l->rc == 0 && tensor_count(stored) != 9 * n)
+        l->rc = err_set(l->e, E_INPUT, "%s: %s is no kernel of 3 x 3", weights_file(l->w, name), name);
+    if (l->rc == 0) l->rc = weights_load(l->w, l->arena, &t, DT_F32, name, stored.n, stored.shape, l->e);
+    if (l->rc < 0) return;
+    float *w = malloc((size_t)(9 * n) * sizeof *w), *p = malloc((size_t)(4 * n) * sizeof *p);
+    BUG_IF(!w || !p, "no memory for the kernels of %s", name);
+    dev_download(l->dev, w, DT_F32, t);
+    dev_arena_reset(l->arena, mark);
+    for (int k = 0; k < 4; k++) {
+        int a = k / 2, b = k % 2;
+        for (int64_t i = 0; i < n; i++) {
+            double sum[2][2] = {{0}};
+            for (int r = 0; r < 3; r++)
+                for (int c = 0; c < 3; c++) sum[(r + 1 - a) / 2][(c + 1 - b) / 2] += (double)w[i * 9 + r * 3 + c];
+            for (int j = 0; j < 4; j++) p[i * 4 + j] = (float)sum[j / 2][j % 2];
+        }
+        mark = dev_arena_mark(l->arena);
+        tensor kernel = dev_tensor(l->arena, DT_F32, SHAPE(y->co, y->ci, 1, 2, 2));
+        dev_upload(l->dev, kernel, p, DT_F32);
+        y->phase[a][b] = op_pack_take(l->dev, l->arena, mark, kernel, PACK_CONV);
+    }
+    free(w);
+    free(p);
+}
+
 static void load_resample(struct load *l, struct vae_layer *y, const char *prefix, bool down)
 {
     bool in_time = has(l, prefix, ".time_conv.weight");
     y->kind = down ? (in_time ? VAE_DOWN3 : VAE_DOWN2) : in_time ? VAE_UP3 : VAE_UP2;
     y->co = axis_of(l, prefix, ".resample.1.weight", 0);
     y->ci = axis_of(l, prefix, ".resample.1.weight", 1);
-    load_conv(l, &y->space.w, &y->space.b, (int64_t[]){y->co, y->ci, 1, 3, 3}, "%s.resample.1", prefix);
+    if (down) {
+        load_conv(l, &y->space.w, &y->space.b, (int64_t[]){y->co, y->ci, 1, 3, 3}, "%s.resample.1", prefix);
+    } else {
+        char name[160];
+        snprintf(name, sizeof name, "%s.resample.1.weight", prefix);
+        load_phases(l, y, name);
+        y->space.b = load_vector(l, y->co, "%s.resample.1.bias", prefix);
+    }
     if (in_time)
         load_conv(l, &y->time.w, &y->time.b, (int64_t[]){down ? y->co : 2 * y->ci, down ? y->co : y->ci, 3, 1, 1},
                   "%s.time_conv", prefix);

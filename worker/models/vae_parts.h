@@ -17,7 +17,8 @@ struct vae_layer {
     int64_t ci, co;
     tensor gamma0, gamma3;               // res: before each conv; attention: gamma0
     struct vae_conv conv2, conv6;        // res
-    struct vae_conv space, time;         // resamplers
+    struct vae_conv space, time;         // resamplers; going up `space` has the bias alone and
+    tensor phase[2][2];                  // [co, ci, 1, 2, 2], a kernel for even and odd lines, even and odd columns
     tensor short_w, short_b;             // res with ci != co: linear [co, ci]
     tensor qkv_w, qkv_b, proj_w, proj_b; // attention: linear [3 c, c], [c, c]
 };

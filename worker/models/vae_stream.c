@@ -74,7 +74,7 @@ static struct conv padded(const struct vae_stream *s, struct conv c)
     return c;
 }
 
-static struct conv same3(const struct vae_stream *s) // time comes padded by history
+static struct conv same3(const struct vae_stream *s) // a line on each side; time comes padded by history
 {
     return padded(s, (struct conv){.pad = {{0, 0}, {1, 1}, {1, 1}}});
 }
@@ -225,23 +225,27 @@ static void interleave(struct vae_stream *s, tensor y, tensor z, int64_t c)
     op_copy(s->d, tensor_split(y, 0, z.shape[0], 2), halves);
 }
 
-// Twice the lines of x, with the edges that a convolution needs. Edges are traded before: one line, which becomes two.
-static tensor enlarged(struct vae_stream *s, tensor x)
+// Twice the lines and columns of x, convolved: a parity of lines and columns at a time, by its kernel of 2x2 over the
+// small picture. An even line starts a line before, hence one line of padding (or of the neighbour) on each side and a
+// line too many, from which each parity takes its own.
+static void up_in_space(struct vae_stream *s, tensor out, tensor x, const struct vae_layer *y)
 {
-    int64_t e = s->edge, n = x.shape[0], h = x.shape[1], w = x.shape[2], c = x.shape[3];
-    tensor y = edged_new(s, n, 2 * h, 2 * w, c, e, e);
-    if (e == 0) {
-        op_upsample2(s->d, y, x);
-        return y;
+    int64_t e = s->edge, n = x.shape[0], h = x.shape[1], w = x.shape[2];
+    if (e > 0) {
+        tensor edged = edged_new(s, n, h, w, x.shape[3], e, e);
+        op_copy(s->d, inner(s, edged, e, e), x);
+        trade(s, edged, e, e);
+        x = edged;
     }
-    int64_t mark = dev_arena_mark(s->a);
-    tensor small = edged_new(s, n, h, w, c, e, e), big = edged_new(s, n, 2 * h, 2 * w, c, 2 * e, 2 * e);
-    op_copy(s->d, inner(s, small, e, e), x);
-    trade(s, small, e, e);
-    op_upsample2(s->d, big, small);
-    op_copy(s->d, y, inner(s, big, e, e));
-    dev_arena_reset(s->a, mark);
-    return y;
+    tensor z = dev_tensor(s->a, DT_F32, SHAPE(n, h + 1, w + 1, y->co));
+    tensor pairs = tensor_split(tensor_split(out, 2, w, 2), 1, h, 2); // [n, h, 2, w, 2, co]
+    for (int a = 0; a < 2; a++)
+        for (int b = 0; b < 2; b++) {
+            op_conv(s->d, z, x, y->phase[a][b], y->space.b, same3(s), ACT_NONE);
+            tensor own = tensor_slice(tensor_slice(z, 1, a, a + h), 2, b, b + w);
+            op_copy(s->d, tensor_slice(tensor_slice(pairs, 4, b, b + 1), 2, a, a + 1),
+                    tensor_split(tensor_split(own, 2, w, 1), 1, h, 1));
+        }
 }
 
 static tensor run_up(struct vae_stream *s, const struct vae_layer *y, tensor slot, tensor x)
@@ -259,7 +263,7 @@ static tensor run_up(struct vae_stream *s, const struct vae_layer *y, tensor slo
         interleave(s, frames, z, y->ci);
         x = frames;
     }
-    op_conv(s->d, out, enlarged(s, x), y->space.w, y->space.b, same3(s), ACT_NONE);
+    up_in_space(s, out, x, y);
     dev_arena_reset(s->a, mark);
     return out;
 }
