@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ATTEMPTS = 4, AHEAD = 4 };
+enum { ATTEMPTS = 4, AHEAD = 4, SAVE_MS = 300 };
 
 void dispatch_new(struct dispatch **out, struct loop *l, const struct dispatch_options *o)
 {
@@ -104,13 +104,21 @@ static bool outlives(enum job_state s)
            s == JOB_CANCELLED;
 }
 
-bool dispatch_move(struct dispatch *d, struct job *j, enum job_event event)
+// A store that cannot be written now (a full disk) will be: a service tries again, and lets no job go before.
+static void save(struct dispatch *d, struct job *j)
 {
     struct err e = {0};
-    if (!job_move(j, event)) return false;
     const struct err *why = j->state == JOB_FAILED ? &j->why : NULL;
-    if (outlives(j->state) && store_move(d->o.store, j->id, job_state_name(j->state), why, &e) < 0)
-        log_error("store.failed", "job=%llu text=\"%s\"", (unsigned long long)j->id, e.text);
+    bool failed = store_move(d->o.store, j->id, job_state_name(j->state), why, &e) < 0;
+    if (failed && !j->unsaved) log_error("store.failed", "job=%llu text=\"%s\"", (unsigned long long)j->id, e.text);
+    j->unsaved = failed && d->o.patient;
+    j->tried_ms = clock_ms();
+}
+
+bool dispatch_move(struct dispatch *d, struct job *j, enum job_event event)
+{
+    if (!job_move(j, event)) return false;
+    if (outlives(j->state)) save(d, j);
     dispatch_changed(d, j);
     return true;
 }
@@ -139,7 +147,11 @@ bool dispatch_wants(const struct dispatch *d, int priority)
 void dispatch_turn(struct dispatch *d)
 {
     seats_turn(d);
-    for (int i = 0; i < d->n_entries; i++) dispatch_work(d, d->entry[i]);
+    for (int i = 0; i < d->n_entries; i++) {
+        struct job *j = d->entry[i]->job;
+        if (j->unsaved && outlives(j->state) && clock_ms() - j->tried_ms > SAVE_MS) save(d, j);
+        dispatch_work(d, d->entry[i]);
+    }
 }
 
 // ---- orders from outside

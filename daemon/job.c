@@ -180,7 +180,7 @@ bool job_feeds_film(const struct job *j)
 bool job_settles(const struct job *j)
 {
     bool rests = job_is_over(j) || j->state == JOB_PAUSED;
-    return j->n_busy > 0 || (rests && j->reel && !j->film_failed && job_feeds_film(j));
+    return j->n_busy > 0 || (rests && j->unsaved) || (rests && j->reel && !j->film_failed && job_feeds_film(j));
 }
 
 bool job_let_go(struct job *j)

@@ -437,6 +437,8 @@ static void live_json(json_t *o, const struct job *j)
     json_object_set_new(o, "percent", json_real(j->percent));
     json_object_set_new(o, "groups", json_integer(j->n_taken));
     if (j->misplaced) json_object_set_new(o, "waits_for", json_pack("{ss}", "layout", j->layout));
+    if (j->state == JOB_FAILED)
+        json_object_set_new(o, "error", json_pack("{ssss}", "code", err_name(j->why.code), "message", j->why.text));
     if (j->state != JOB_RUNNING) return;
     double left = job_seconds_left(j);
     json_object_set_new(o, "stage", json_string(j->stage));
