@@ -235,6 +235,28 @@ void trial_lay(struct trial *b, const struct op_case *c)
         BUG("no layout for op_%s", c->op);
 }
 
+// ---- what an op must do at least
+
+double trial_work(const struct op_case *c)
+{
+    const int64_t *s = c->s;
+    if (is(c, "linear")) return 2.0 * (double)(s[0] * s[1] * s[2]);
+    if (strncmp(c->op, "attention", 9) == 0 && !is(c, "attention_map"))
+        return 2.0 * (double)(s[0] * s[1] * s[2] * s[3] * (s[4] + s[5]));
+    if (is(c, "attention_map")) return 2.0 * (double)(s[0] * s[1] * s[2] * s[3]);
+    if (is(c, "conv")) // causal and same padding, stride 1: as many positions as the input has
+        return 2.0 * (double)(s[0] * s[1] * s[2] * s[3] * s[4] * s[5] * s[6] * s[7]);
+    return 0;
+}
+
+double trial_bytes(const struct op_case *c, const struct trial_set *set)
+{
+    double n = 0;
+    for (int k = 0; k < set->n; k++)
+        n += (double)tensor_bytes(set->t[k]) * (k < set->n_out && trial_reads(c, k) ? 2 : 1);
+    return n;
+}
+
 // ---- running
 
 static void run_more(struct dev *d, const tensor *t)

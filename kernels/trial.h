@@ -55,6 +55,9 @@ struct trial {
 tensor trial_tensor(struct trial *b, enum dtype t, double reach, int n, const int64_t *shape);
 void trial_lay(struct trial *b, const struct op_case *c);
 void trial_run(struct dev *d, struct dev_arena *a, const struct op_case *c, struct trial_set *set);
+// Multiplications and additions of the op; 0 where memory is what counts. Bytes: each input once, each output once.
+double trial_work(const struct op_case *c);
+double trial_bytes(const struct op_case *c, const struct trial_set *set);
 // Whether the op reads what output k held.
 bool trial_reads(const struct op_case *c, int k);
 // The largest difference over the largest wanted value; both in host memory.

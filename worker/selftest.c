@@ -1,10 +1,11 @@
 // Every op at one middling size, in F32 and BF16.
 //
-// The inputs lie in one block of host memory; the reference works there, the device on a copy of the block in its own
-// memory. Then the op runs again for a few milliseconds for its rate: GFLOP/s where products count, else GB/s of what
-// it must read and write at least. The sizes keep the plain reference under a second an op, so a large card is not
-// filled: the rates say that the op runs as fast as it should on this machine or far from it, no more; bench_ops
-// measures.
+// First the device's roofs: a copy between large buffers, and a large matrix product in each dtype; large means as
+// large as it takes to last a few milliseconds. The inputs of an op lie in one block of host memory; the reference
+// works there, the device on a copy of the block in its own memory. Then the op runs again for a few milliseconds for
+// its rate: GFLOP/s where products count, else GB/s of what it must read and write at least, and what part of its roof
+// that is. The sizes keep the plain reference under a second an op, so for its rate an op gets more rows on a device
+// that is fast.
 #include "worker/selftest.h"
 
 #include "kernels/trial.h"
@@ -15,6 +16,11 @@
 #include <string.h>
 
 enum { BLOCK = 64 << 20, SEED = 1, TIMED_US = 20000, TIMED_RUNS = 50 };
+// Of roofs: they grow until a run lasts ROOF_US. Rows are added up to MORE_BYTES where a copy makes FAST bytes a
+// second.
+enum { ROOF_US = 4000, ROOF_ROWS = 256, ROOF_ROWS_MAX = 8192, ROOF_COPY = 1 << 20, ROOF_COPY_MAX = 1 << 30 };
+enum { MORE_BYTES = 256 << 20 };
+static const double FAST = 200e9;
 
 static const struct op_case rows[] = {
     {"linear", {256, 512, 512}, .how = HOW_BIAS | HOW_PACKED, .act = ACT_GELU_TANH},
@@ -57,29 +63,8 @@ struct self {
     char *block, *back;
     FILE *to;
     int n_ops, n_bad;
+    double copy, product[DT_BF16 + 1]; // roofs: bytes and operations a second
 };
-
-// Multiplications and additions of the op; 0 where memory is what counts.
-static double work_of(const struct op_case *c)
-{
-    const int64_t *s = c->s;
-    if (strcmp(c->op, "linear") == 0) return 2.0 * (double)(s[0] * s[1] * s[2]);
-    if (strncmp(c->op, "attention", 9) == 0 && strcmp(c->op, "attention_map") != 0)
-        return 2.0 * (double)(s[0] * s[1] * s[2] * s[3] * (s[4] + s[5]));
-    if (strcmp(c->op, "attention_map") == 0) return 2.0 * (double)(s[0] * s[1] * s[2] * s[3]);
-    if (strcmp(c->op, "conv") == 0) // causal and same padding, stride 1: as many positions as the input has
-        return 2.0 * (double)(s[0] * s[1] * s[2] * s[3] * s[4] * s[5] * s[6] * s[7]);
-    return 0;
-}
-
-// Each input read once, each output written once.
-static double bytes_of(const struct op_case *c, const struct trial_set *set)
-{
-    double n = 0;
-    for (int k = 0; k < set->n; k++)
-        n += (double)tensor_bytes(set->t[k]) * (k < set->n_out && trial_reads(c, k) ? 2 : 1);
-    return n;
-}
 
 static tensor moved(tensor t, ptrdiff_t by)
 {
@@ -87,19 +72,126 @@ static tensor moved(tensor t, ptrdiff_t by)
     return t;
 }
 
-// Microseconds of one run, over several.
-static double time_op(struct self *f, const struct op_case *c, struct trial_set *set, struct err *e)
+// Microseconds of one run. The device is waited for once per batch, and batches grow until one lasts long enough.
+struct timed {
+    void (*run)(struct self *f, void *what);
+    void *what;
+};
+static double time_of(struct self *f, struct timed t, struct err *e)
 {
-    int64_t mark = dev_arena_mark(f->arena), begun = clock_us(), spent = 0;
-    int n = 0;
-    while (spent < TIMED_US && n < TIMED_RUNS) {
-        trial_run(f->d, f->arena, c, set);
-        dev_arena_reset(f->arena, mark);
-        n++;
+    int64_t mark = dev_arena_mark(f->arena);
+    for (int n = 1;; n *= 4) {
+        int64_t begun = clock_us();
+        for (int i = 0; i < n; i++) {
+            t.run(f, t.what);
+            dev_arena_reset(f->arena, mark);
+        }
         if (dev_sync(f->d, e) < 0) return 0;
-        spent = clock_us() - begun;
+        int64_t spent = clock_us() - begun;
+        if (n > 1 && (spent >= TIMED_US || n >= TIMED_RUNS)) return (double)(spent > 0 ? spent : 1) / n;
+        if (n == 1 && spent >= TIMED_US) return (double)spent;
     }
-    return (double)spent / n;
+}
+
+// ---- roofs
+
+static void run_copy(struct self *f, void *what)
+{
+    tensor *t = what;
+    op_copy(f->d, t[0], t[1]);
+}
+
+static void run_product(struct self *f, void *what)
+{
+    tensor *t = what;
+    op_linear(f->d, t[0], t[1], t[2], NO_TENSOR, ACT_NONE);
+}
+
+static int roof_copy(struct self *f, struct err *e)
+{
+    double us = 0;
+    for (int64_t n = ROOF_COPY; us < ROOF_US && n <= ROOF_COPY_MAX && 4 * n < dev_memory_free(f->d); n *= 2) {
+        tensor t[2] = {dev_tensor(f->arena, DT_BF16, SHAPE(n / 2)), dev_tensor(f->arena, DT_BF16, SHAPE(n / 2))};
+        op_fill(f->d, t[1], 0.7f);
+        us = time_of(f, (struct timed){run_copy, t}, e);
+        dev_arena_reset(f->arena, 0);
+        if (us == 0) return e->code;
+        f->copy = fmax(f->copy, 2 * (double)n / us * 1e6);
+    }
+    return 0;
+}
+
+// f->block holds random values.
+static int roof_product(struct self *f, enum dtype t, struct err *e)
+{
+    double us = 0;
+    for (int64_t n = ROOF_ROWS; us < ROOF_US && n <= ROOF_ROWS_MAX && 20 * n * n < dev_memory_free(f->d); n *= 2) {
+        tensor x[3];
+        for (int i = 0; i < 3; i++) {
+            x[i] = dev_tensor(f->arena, t, SHAPE(n, n));
+            for (int64_t r = 0; r < n; r += ROOF_ROWS) // a card is faster with values that are all alike
+                dev_upload(f->d, tensor_slice(x[i], 0, r, r + ROOF_ROWS), f->block, DT_BF16);
+        }
+        us = time_of(f, (struct timed){run_product, x}, e);
+        dev_arena_reset(f->arena, 0);
+        if (us == 0) return e->code;
+        f->product[t] = fmax(f->product[t], 2 * (double)n * (double)n * (double)n / us * 1e6);
+    }
+    return 0;
+}
+
+// ---- ops
+
+struct op_run {
+    const struct op_case *c;
+    struct trial_set *set;
+};
+
+static void run_op(struct self *f, void *what)
+{
+    struct op_run *r = what;
+    trial_run(f->d, f->arena, r->c, r->set);
+}
+
+// The same with more rows where the device is fast, its inputs any values.
+static struct op_case with_more(const struct self *f, const struct op_case *c, double bytes)
+{
+    struct op_case more = *c;
+    if (f->copy < FAST || bytes * 2 > MORE_BYTES) return more;
+    int64_t k = (int64_t)(MORE_BYTES / bytes);
+    if (strncmp(c->op, "attention", 9) == 0) // in queries and keys
+        for (int i = 1; i <= 3; i += 2) more.s[i] *= 8;
+    else if (strcmp(c->op, "attention_map") != 0 && strncmp(c->op, "rope_", 5) != 0 &&
+             strcmp(c->op, "class_pos") != 0 && strcmp(c->op, "row_range") != 0 && strcmp(c->op, "resize_cubic") != 0)
+        more.s[0] *= k > 64 ? 64 : k;
+    return more;
+}
+
+static int time_op(struct self *f, const struct op_case *c, struct trial_set *set, double *us, struct err *e)
+{
+    struct trial t = {.size = (size_t)MORE_BYTES * 4, .seed = SEED};
+    struct op_case more = with_more(f, c, trial_bytes(c, set));
+    struct op_run r = {.c = &more, .set = set};
+    int64_t mark = dev_arena_mark(f->arena);
+    if (memcmp(&more, c, sizeof more) != 0) {
+        t.block = aligned_alloc(64, t.size);
+        if (!t.block) return err_set(e, E_FATAL, "no memory for the self-test");
+        trial_lay(&t, &more);
+        int64_t used = (int64_t)t.used;
+        tensor there = dev_tensor(f->arena, DT_U8, 1, &used);
+        if (there.data) dev_upload(f->d, there, t.block, DT_U8);
+        for (int k = 0; k < t.set.n; k++) t.set.t[k] = moved(t.set.t[k], (char *)there.data - t.block);
+        r.set = &t.set;
+    }
+    *us = time_of(f, (struct timed){run_op, &r}, e);
+    double work = trial_work(&more), bytes = trial_bytes(&more, r.set);
+    double rate = (work > 0 ? work : bytes) / (*us > 0 ? *us : 1) * 1e6;
+    double roof = work > 0 ? f->product[c->t] : f->copy;
+    fprintf(f->to, " %10.1f us  %9.2f %s  %5.1f %% of its roof", *us, rate * 1e-9, work > 0 ? "GFLOP/s" : "GB/s   ",
+            roof > 0 ? 100 * rate / roof : 0);
+    free(t.block);
+    dev_arena_reset(f->arena, mark);
+    return *us > 0 ? 0 : e->code;
 }
 
 static int self_try(struct self *f, const struct op_case *c, struct err *e)
@@ -121,15 +213,15 @@ static int self_try(struct self *f, const struct op_case *c, struct err *e)
         double error = trial_error(moved(ours.t[k], f->back - (char *)there.data), t.set.t[k]);
         if (!(error <= worst)) worst = error;
     }
-    double bytes = bytes_of(c, &t.set), work = work_of(c), us = time_op(f, c, &ours, e);
     bool good = worst <= trial_bound(c);
-    fprintf(f->to, "%-15s %-4s error %8.2g of %.0e  %10.1f us  %9.2f %s  %s\n", c->op, dtype_table[c->t].name, worst,
-            trial_bound(c), us, (work > 0 ? work : bytes) / (us > 0 ? us : 1) * 1e-3, work > 0 ? "GFLOP/s" : "GB/s   ",
-            good ? "ok" : "WRONG");
+    double us = 0;
+    fprintf(f->to, "%-15s %-4s error %8.2g of %.0e", c->op, dtype_table[c->t].name, worst, trial_bound(c));
+    rc = time_op(f, c, &ours, &us, e);
+    fprintf(f->to, "  %s\n", good ? "ok" : "WRONG");
     f->n_ops++;
     f->n_bad += !good;
     dev_arena_reset(f->arena, 0);
-    return us > 0 ? 0 : dev_sync(f->d, e);
+    return rc;
 }
 
 int selftest_run(struct dev *d, FILE *to, struct err *e)
@@ -138,6 +230,16 @@ int selftest_run(struct dev *d, FILE *to, struct err *e)
     int rc = f.block && f.back ? dev_open(&f.ref, "ref", 0, e) : err_set(e, E_FATAL, "no memory for the self-test");
     if (rc == 0) f.arena = dev_arena_new(d, "selftest", 0);
     if (rc == 0) fprintf(to, "self-test of %s against the reference, seed %d\n", dev_name(d), SEED);
+    if (rc == 0) {
+        struct trial values = {.block = f.block, .size = BLOCK, .seed = SEED};
+        trial_tensor(&values, DT_BF16, 1, SHAPE(ROOF_ROWS, ROOF_ROWS_MAX));
+        memmove(f.block, f.block + values.run[0].at, values.run[0].bytes);
+        rc = roof_copy(&f, e);
+    }
+    for (enum dtype t = DT_F32; rc == 0 && t <= DT_BF16; t++) rc = roof_product(&f, t, e);
+    if (rc == 0)
+        fprintf(to, "roofs: copy %.1f GB/s, products F32 %.0f BF16 %.0f GFLOP/s\n", f.copy * 1e-9,
+                f.product[DT_F32] * 1e-9, f.product[DT_BF16] * 1e-9);
     for (size_t i = 0; rc == 0 && i < sizeof rows / sizeof *rows; i++)
         for (enum dtype t = DT_F32; rc == 0 && t <= DT_BF16; t++) {
             struct op_case c = rows[i];

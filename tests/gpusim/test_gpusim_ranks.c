@@ -14,6 +14,7 @@
 #include "proto/base/log.h"
 #include "tests/gpusim/film.h"
 #include "tests/gpusim/sim.h"
+#include "worker/selftest_ranks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,70 +27,25 @@ struct bed {
     struct dev_arena *a;
     struct comm *host, *card;
     int n, rank;
-    float mine[RANKS * N], want[RANKS * N], got[RANKS * N];
-    tensor x, y; // F32 [RANKS N]
+    float mine[N], want[N];
+    tensor x; // F32 [N]
 };
 
 static void put(struct bed *b)
 {
-    for (int i = 0; i < RANKS * N; i++) b->mine[i] = (float)((i * 7 + b->rank * 31) % 97) - 48;
+    for (int i = 0; i < N; i++) b->mine[i] = (float)((i * 7 + b->rank * 31) % 97) - 48;
     memcpy(b->want, b->mine, sizeof b->want);
     dev_upload(b->d, b->x, b->mine, DT_F32);
-    op_fill(b->d, b->y, -1);
-    for (int i = 0; i < RANKS * N; i++) b->got[i] = -1;
 }
 
 static void same(struct bed *b, const char *what, tensor t, const float *want, int64_t n)
 {
     struct err e = {0};
-    float have[RANKS * N];
+    float have[N];
     dev_download(b->d, have, DT_F32, tensor_of(t.data, DT_F32, SHAPE(n)));
     if (dev_sync(b->d, &e) < 0 || comm_check(b->card, &e) < 0) fail_msg("%s: %s", what, e.text);
     for (int64_t i = 0; i < n; i++)
         if (have[i] != want[i]) fail_msg("%s: value %lld is %g, not %g", what, (long long)i, have[i], want[i]);
-}
-
-static void try_verbs(struct bed *b)
-{
-    int64_t one = N * sizeof(float), own[RANKS] = {one, one / 2, 0, one / 4};
-    put(b);
-    comm_all_gather(b->host, b->got, b->mine, one);
-    comm_all_gather(b->card, b->y.data, b->x.data, one);
-    same(b, "all_gather", b->y, b->got, b->n * N);
-    put(b);
-    comm_all_gatherv(b->host, b->got, b->mine, own);
-    comm_all_gatherv(b->card, b->y.data, b->x.data, own);
-    same(b, "all_gatherv", b->y, b->got, b->n * N);
-    for (enum comm_op op = COMM_SUM; op <= COMM_MIN; op++) {
-        put(b);
-        comm_all_reduce(b->host, b->want, N, DT_F32, op);
-        comm_all_reduce(b->card, b->x.data, N, DT_F32, op);
-        same(b, "all_reduce", b->x, b->want, N);
-    }
-    put(b);
-    comm_bcast(b->host, b->n - 1, b->want, one);
-    comm_bcast(b->card, b->n - 1, b->x.data, one);
-    same(b, "bcast", b->x, b->want, N);
-    put(b);
-    comm_all_to_all(b->host, b->got, b->mine, one / 2, 2);
-    comm_all_to_all(b->card, b->y.data, b->x.data, one / 2, 2);
-    same(b, "all_to_all", b->y, b->got, b->n * N);
-    put(b);
-    comm_gather(b->host, 0, b->got, b->mine, one);
-    comm_gather(b->card, 0, b->y.data, b->x.data, one);
-    same(b, "gather", b->y, b->got, N);
-}
-
-// What is under way beside ops is there when it was waited for.
-static void try_beside(struct bed *b)
-{
-    put(b);
-    comm_all_gather(b->host, b->got, b->mine, N * sizeof(float));
-    struct comm_ticket *t = comm_start_all_gather(b->card, b->y.data, b->x.data, N * sizeof(float));
-    tensor other = dev_tensor(b->a, DT_F32, SHAPE(N));
-    op_act(b->d, other, tensor_of(b->x.data, DT_F32, SHAPE(N)), ACT_RELU);
-    comm_wait(&t);
-    same(b, "start_all_gather", b->y, b->got, b->n * N);
 }
 
 static void try_children(struct bed *b)
@@ -171,16 +127,14 @@ static void run(void **state)
     sim_seed(SEED + (uint64_t)b->rank);
     if (dev_open(&b->d, "cuda", 1, &e) < 0) fail_msg("%s", e.text);
     b->a = dev_arena_new(b->d, "ranks", 1 << 20);
-    b->x = dev_tensor(b->a, DT_F32, SHAPE(RANKS * N));
-    b->y = dev_tensor(b->a, DT_F32, SHAPE(RANKS * N));
+    b->x = dev_tensor(b->a, DT_F32, SHAPE(N));
     if (comm_nccl_open(&b->card, b->host, dev_stream(b->d), &e) < 0) fail_msg("%s", e.text);
     if (strcmp(*state, "late") == 0) {
         be_late(b);
         comm_abort(b->card);
         return;
     }
-    try_verbs(b);
-    try_beside(b);
+    if (selftest_ranks(b->d, b->card, stdout, &e) < 0) fail_msg("%s", e.text);
     try_children(b);
     if (b->n == 2) try_segment(b);
     assert_string_equal(sim_fault_text(), "");
