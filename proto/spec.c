@@ -24,7 +24,7 @@ static const char *const dtypes[] = {"f32", "bf16", NULL};
 static const char *const presets[] = {"ultrafast", "superfast", "veryfast", "faster",   "fast",
                                       "medium",    "slow",      "slower",   "veryslow", NULL};
 
-static void spec_notice(struct spec *s, const char *from, const char *why)
+void spec_notice(struct spec *s, const char *from, const char *why)
 {
     size_t n = strlen(s->notices);
     snprintf(s->notices + n, sizeof s->notices - n, "%s%s: %s", n ? "\n" : "", from, why);
@@ -135,17 +135,17 @@ static int set_audio_mode(void *base, struct arena *a, const struct opt *o, cons
                    text);
 }
 
-// Splitting over processes: the published program is told of each way apart, by hand.
+// Splitting over processes: who starts them looks at it.
 static int set_degree(void *base, struct arena *a, const struct opt *o, const char *from, const char *text,
                       struct err *e)
 {
-    (void)o, (void)a;
+    (void)a;
     char *end;
     long v = strtol(text, &end, 10);
     if (end == text || *end || v < 1 || v > 4096)
         return err_set(e, E_INPUT, "%s: '%s' is not a number of processes, 1 to 4096", from, text);
-    if (v > 1)
-        spec_notice(base, from, "has no effect here; the engine splits the work over its ranks by itself (-n N)");
+    struct spec *s = base;
+    *(strcmp(o->key, "ring-size") == 0 ? &s->ring : &s->ulysses) = (int)v;
     return 0;
 }
 
@@ -193,9 +193,12 @@ static bool is_off(const char *text)
 static int set_sharding(void *base, struct arena *a, const struct opt *o, const char *from, const char *text,
                         struct err *e)
 {
-    (void)o, (void)a, (void)e;
-    if (is_off(text)) return 0;
-    spec_notice(base, from, "has no effect here; how weights are shared among ranks is the engine's choice");
+    (void)a, (void)e;
+    struct spec *s = base;
+    if (strcmp(o->key, "dit-fsdp") == 0)
+        s->fsdp = !is_off(text);
+    else if (!is_off(text))
+        spec_notice(s, from, "has no effect here; the text encoder is on one rank");
     return 0;
 }
 

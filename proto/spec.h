@@ -78,10 +78,14 @@ struct spec {
     int dtype;   // 0 f32, 1 bf16
     int threads; // 0: all the process may use
     const char *prompt, *negative, *size;
+    int ulysses, ring;    // the published program's two ways to split, as given; 0: not
+    bool fsdp;            // likewise: weights spread over the ranks
     char notices[2048];   // sentences, one a line: what was accepted but has no meaning here
     struct spec_render r; // r.h, r.w, r.n_frames are filled once the media are known
 };
 
+// Adds to the notices: "from: why".
+void spec_notice(struct spec *s, const char *from, const char *why);
 void spec_init(struct spec *s);
 void spec_free(struct spec *s);
 // The rows of every key of a job (flags of `render`, keys of a job file), ending with a NULL key.

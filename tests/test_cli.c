@@ -464,20 +464,27 @@ static void published_flags_of_many_processes_are_taken(void **state)
 {
     (void)state;
     const struct ran *r =
-        RUN(GOOD, "-o", "@many.mp4", "--task", "infinitetalk-14B", "--ulysses_size", "8", "--ring_size=1", "--t5_fsdp",
+        RUN(GOOD, "-o", "@many.mp4", "--task", "infinitetalk-14B", "--ulysses_size", "1", "--ring_size=1", "--t5_fsdp",
             "--dit_fsdp", "--quant", "fp8", "--quant_dir", "w.safetensors", "--scene_seg", "--offload_model", "False",
             "--num_persistent_param_in_dit", "0", "--audio_save_dir", "save", "--max-frame-num", "3");
     succeeded(r);
-    static const char *const noted[] = {
-        "--ulysses_size: ", "--t5_fsdp: ",       "--dit_fsdp: ",       "--quant: ",
-        "--scene_seg: ",    "--offload_model: ", "--audio_save_dir: ", "--num_persistent_param_in_dit: "};
+    static const char *const noted[] = {"--t5_fsdp: ",       "--quant: ",          "--scene_seg: ",
+                                        "--offload_model: ", "--audio_save_dir: ", "--num_persistent_param_in_dit: "};
     for (size_t i = 0; i < sizeof noted / sizeof *noted; i++) {
         char line[64];
         snprintf(line, sizeof line, "note: %s", noted[i]);
         if (!strstr(r->err, line)) fail_msg("no '%s' in %s", line, r->err);
     }
-    assert_null(strstr(r->err, "note: --ring_size"));
+    assert_null(strstr(r->err, "_size"));
     assert_int_equal(film_frames(in_folder("many.mp4")), 3);
+    // its two ways to split are a layout of ranks; no worker is needed to say so
+    r = RUN(GOOD, "-o", "@split.mp4", "--ulysses_size", "2", "--ring_size", "3", "--dit_fsdp", "--worker", "@absent",
+            "--attempts", "1");
+    assert_true(r->status == 1 || r->status == 75);
+    if (!strstr(r->err, "_size: taken as -n 6 --layout 1x3x2 --shard all\n")) fail_msg("%s", r->err);
+    r = RUN(GOOD, "-o", "@split.mp4", "--ulysses_size", "2", "--layout", "1x1x1", "--max-frame-num", "3");
+    succeeded(r);
+    assert_null(strstr(r->err, "taken as"));
 }
 
 // What the worker has to say of a job is told once, and is in the report.

@@ -153,6 +153,21 @@ static int refuse(struct run *r, int rc, int code, const struct err *e)
     return code;
 }
 
+// The published program's ways to share the work are ours by other names. What -n and --layout say goes first.
+static void ranks_take(struct run *r)
+{
+    struct spec *s = &r->spec;
+    struct flags *f = &r->flags;
+    int heads = s->ulysses ? s->ulysses : 1, ring = s->ring ? s->ring : 1;
+    char why[96];
+    if (heads * ring == 1 || f->ranks > 1 || f->layout) return;
+    f->ranks = heads * ring;
+    f->layout = arena_printf(&s->arena, "1x%dx%d", ring, heads);
+    if (s->fsdp && f->shard == 0) f->shard = 3; // all
+    snprintf(why, sizeof why, "taken as -n %d --layout %s%s", f->ranks, f->layout, f->shard == 3 ? " --shard all" : "");
+    spec_notice(s, "--ulysses_size, --ring_size", why);
+}
+
 static int check(struct run *r, int argc, char **argv)
 {
     struct err e = {0};
@@ -163,6 +178,7 @@ static int check(struct run *r, int argc, char **argv)
     code = refuse(r, model_check(r, &e), EXIT_CONFIG, &e);
     if (code) return code;
     r->any_seed = r->spec.r.seed < 0;
+    ranks_take(r);
     rc = spec_resolve(&r->spec, &r->model, &e);
     if (rc >= 0) rc = store_take(r, &e);
     return refuse(r, rc, rc == E_FATAL ? EXIT_JOB_FAILED : EXIT_USAGE, &e);
