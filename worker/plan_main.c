@@ -8,13 +8,13 @@
 // flags that `render` has. Figures of a device can be put right one by one; what is put right is said in the report.
 #include "worker/plan_main.h"
 
-#include "kernels/host.h"
 #include "proto/base/log.h"
 #include "proto/base/opt.h"
 #include "worker/guide.h"
 #include "worker/plan/print.h"
 #include "worker/plan/rates.h"
 #include "worker/plan/sizes.h"
+#include "worker/ranks.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -183,20 +183,14 @@ static bool is_measured(const struct flags *f)
     return strcmp(f->device, "cpu") == 0 || strncmp(f->device, "cuda", 4) == 0;
 }
 
-// As the launcher says; alone without one.
-static int ranks_here(void)
-{
-    const char *n = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
-    return n && atoi(n) > 0 ? atoi(n) : 1;
-}
-
-static int measure(struct plan_rates *r, const struct flags *f, const struct wish *y, struct comm *world, struct err *e)
+static int measure(struct plan_rates *y, const struct flags *f, const struct wish *w, const struct ranks *r,
+                   struct err *e)
 {
     struct dev *d = NULL;
-    int n = comm_size(world), each = host_cpus() / ranks_here();
-    int threads = f->threads ? f->threads : each > 0 ? each : 1;
-    int rc = comm_agree(world, dev_open(&d, f->device, threads, e), NULL, e);
-    if (rc == 0) rc = rates_probe(r, d, world, &y->net, y->job.frames * y->job.gh * y->job.gw / n, e);
+    int threads = ranks_tie(r, f->threads);
+    int rc = ranks_agree(r, dev_open(&d, f->device, threads, e), e);
+    if (rc == 0)
+        rc = rates_probe(y, d, ranks_comm(r), &w->net, w->job.frames * w->job.gh * w->job.gw / ranks_count(r), e);
     dev_close(&d);
     return rc;
 }
@@ -214,55 +208,51 @@ static void put_right(struct plan_rates *r, const struct flags *f)
 
 // ---- the plan
 
-// Keeps the rows of the layout asked for.
-static int keep_layout(struct plan_row *all, int *n, const char *layout, struct err *e)
-{
-    struct mesh_shape s;
-    int end = 0, kept = 0;
-    if (!layout || strcmp(layout, "auto") == 0) return 0;
-    if (sscanf(layout, "%4dx%4dx%4d%n", &s.guide, &s.ring, &s.heads, &end) != 3 || layout[end])
-        return err_set(e, E_INPUT, "--layout: '%s' is no layout; give guide x ring x heads, as in 1x1x4, or auto",
-                       layout);
-    for (int i = 0; i < *n; i++)
-        if (memcmp(&all[i].shape, &s, sizeof s) == 0) all[kept++] = all[i];
-    *n = kept;
-    return 0;
-}
+static bool is_wished(int wish, int is) { return wish == 0 || wish == is; }
 
-static int refuse_none(const struct flags *f, const struct wish *y, int n, struct err *e)
+// Keeps the rows of the layout asked for; of none, says why there is none.
+static int keep_layout(struct plan_row *all, int *count, struct mesh_shape wish, int n, struct mesh_for shared,
+                       struct err *e)
 {
-    struct mesh_shape s = {0};
-    if (f->layout && strcmp(f->layout, "auto") != 0) sscanf(f->layout, "%4dx%4dx%4d", &s.guide, &s.ring, &s.heads);
-    int rc = mesh_plan(&s, n, s, (struct mesh_for){(int)y->net.heads, y->job.branches}, e);
+    int kept = 0;
+    for (int i = 0; i < *count; i++) {
+        struct mesh_shape s = all[i].shape;
+        if (is_wished(wish.guide, s.guide) && is_wished(wish.ring, s.ring) && is_wished(wish.heads, s.heads))
+            all[kept++] = all[i];
+    }
+    *count = kept;
+    if (kept > 0) return 0;
+    int rc = mesh_plan(&wish, n, wish, shared, e);
     return rc < 0 ? rc : err_set(e, E_INPUT, "no layout of %d ranks is legal", n);
 }
 
-static int plan(const struct flags *f, struct comm *world, struct err *e)
+static int plan(const struct flags *f, const struct ranks *r, struct err *e)
 {
     const struct rates_device *stated = NULL;
     struct wish y = {0};
+    struct mesh_shape wish = {0};
     struct plan_report report = {0};
     struct plan_row *all = calloc(ROWS, sizeof *all);
     BUG_IF(!all, "no memory for layouts");
     int rc = is_measured(f) ? 0 : rates_stated(&stated, f->device, e), count = 0;
     y.dtype = f->dtype == 2 || (f->dtype == 0 && stated) ? DT_BF16 : DT_F32;
+    if (rc == 0 && f->layout) rc = ranks_read_layout(&wish, f->layout, e);
     if (rc == 0) rc = wish_of(&y, f, e);
-    rc = comm_agree(world, rc, NULL, e);
-    int n = stated ? (f->gpus ? f->gpus : 1) : comm_size(world);
+    rc = ranks_agree(r, rc, e);
+    int n = stated ? (f->gpus ? f->gpus : 1) : ranks_count(r);
     if (rc == 0 && stated)
         report.rates = stated->rates;
     else if (rc == 0)
-        rc = measure(&report.rates, f, &y, world, e);
+        rc = measure(&report.rates, f, &y, r, e);
     put_right(&report.rates, f);
-    if (rc == 0 && comm_rank(world) == 0) {
+    if (rc == 0 && ranks_number(r) == 0) {
         count = plan_list(all, ROWS, n, &y.net, &y.job, &report.rates);
-        rc = keep_layout(all, &count, f->layout, e);
-        if (rc == 0 && count == 0) rc = refuse_none(f, &y, n, e);
+        struct mesh_for shared = {.n_heads = (int)y.net.heads, .n_branches = y.job.branches};
+        rc = keep_layout(all, &count, wish, n, shared, e);
         report.model = y.name, report.dtype = dtype_table[y.dtype].name;
         report.from = stated ? stated->from : "measured";
         report.height = y.h, report.width = y.w, report.n = n;
         report.net = y.net, report.job = y.job, report.rows = all, report.n_rows = count;
-        struct mesh_for shared = {.n_heads = (int)y.net.heads, .n_branches = y.job.branches};
         struct err ignored;
         if (!f->layout && mesh_plan(&report.automatic, n, (struct mesh_shape){0}, shared, &ignored) < 0)
             report.automatic.guide = 0;
@@ -271,14 +261,7 @@ static int plan(const struct flags *f, struct comm *world, struct err *e)
         if (rc == 0) rc = plan_check(all, count, &report.rates, e);
     }
     free(all);
-    return comm_agree(world, rc, NULL, e);
-}
-
-// One process, or those of the launcher.
-static int open_world(struct comm **world, struct err *e)
-{
-    const char *n = getenv("OMPI_COMM_WORLD_SIZE");
-    return comm_open(world, n && atoi(n) > 1 ? "mpi" : "self", e);
+    return ranks_agree(r, rc, e);
 }
 
 int plan_main(int argc, char **argv)
@@ -286,23 +269,23 @@ int plan_main(int argc, char **argv)
     struct flags f = {.speakers = 1, .device = "cpu", .text_scale = -1, .audio_scale = -1};
     struct arena a = {0};
     struct err e = {0};
-    struct comm *world = NULL;
+    struct ranks *r = NULL;
     log_init(LOG_WARN, "longtake-worker", 0);
-    int rc = open_world(&world, &e), status = EXIT_FAILURE;
-    bool first = rc == 0 && comm_rank(world) == 0;
+    int rc = ranks_open(&r, &e), status = EXIT_FAILURE;
+    bool first = rc == 0 && ranks_number(r) == 0;
     if (rc == 0) rc = read_flags(&f, &a, argc, argv, &e);
     if (rc < 0)
-        status = world ? EXIT_USAGE : EXIT_FAILURE;
+        status = r ? EXIT_USAGE : EXIT_FAILURE;
     else if (f.help) {
         if (first) printf("longtake plan --model FOLDER | --like 14b --device h100 --gpus 8 [flags]: every layout\n");
         if (first) opt_help(rows, stdout);
         status = EXIT_SUCCESS;
     } else {
-        rc = plan(&f, world, &e);
+        rc = plan(&f, r, &e);
         status = rc == 0 ? EXIT_SUCCESS : rc == E_INPUT ? EXIT_NOT_IN_ORDER : EXIT_FAILURE;
     }
-    if (rc < 0 && (first || !world)) fprintf(stderr, "longtake plan: %s\n", e.text);
-    comm_close(&world);
+    if (rc < 0 && (first || !r)) fprintf(stderr, "longtake plan: %s\n", e.text);
+    ranks_close(&r);
     arena_free(&a);
     return status;
 }
