@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# One film by several ranks, with the tiny model: 1, 2, 3 and 4 ranks make the same frames but for the order of sums, with
+# weights whole and spread, with 1, 2 and 3 branches, one speaker and two. Ranks, their launcher and longtake are killed:
+# the film has the bytes of the undisturbed run and nobody is left. What cannot work together is refused in a sentence.
+#   ranks.sh BIN_DIR [SECONDS]      of voice [2]
+set -euo pipefail
+bin=$(realpath "$1")
+seconds=${2:-2}
+here=$(cd "$(dirname "$0")/.." && pwd)
+media=$here/deploy/media
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+cd "$tmp"
+export XDG_RUNTIME_DIR=$tmp
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+if ! command -v mpirun >/dev/null; then
+  echo "skip: no mpirun"
+  exit 0
+fi
+checks=0
+
+fail() { echo "ranks: $*" >&2; exit 1; }
+ok() { checks=$((checks + 1)); echo "ok $*"; }
+
+"$bin/longtake" weights synth --seed 1 -o model >/dev/null
+for v in voice voice2; do
+  ffmpeg -v error -y -stream_loop -1 -i "$media/$v.wav" -t "$seconds" -c:a pcm_s16le $v.wav
+done
+one=(--image "$media/portrait.png" --audio voice.wav)
+two=("${one[@]}" --audio2 voice2.wav --audio-type para)
+common=(--model model --seed 3 --crf 0 --overwrite)
+
+# film NAME FLAG...: its frames as bytes
+film() {
+  timeout 300 "$bin/longtake" render "${common[@]}" "${@:2}" -o "$1.mp4" >/dev/null 2>log || fail "$*: $(tail -3 log)"
+  ffmpeg -v error -y -i "$1.mp4" -pix_fmt yuv420p -f rawvideo "$1.raw"
+}
+# same A B NAME: as many frames, all but one byte in a thousand equal, none off by more than one
+same() {
+  python3 - "$1.raw" "$2.raw" <<'P' || fail "$3: the frames differ"
+import sys
+a, b = open(sys.argv[1], "rb").read(), open(sys.argv[2], "rb").read()
+off = [abs(x - y) for x, y in zip(a, b) if x != y]
+print(f"{len(a)} bytes, {len(off)} differ, by at most {max(off, default=0)}")
+sys.exit(len(a) != len(b) or len(a) == 0 or max(off, default=0) > 1 or len(off) > len(a) / 1000)
+P
+  ok "$3"
+}
+
+film alone -n 1 "${one[@]}"
+for way in "2" "3" "4" "4 --layout 1x2x2 --shard all"; do
+  film many -n $way "${one[@]}"
+  same alone many "-n $way"
+done
+for scales in "1 3" "5 4"; do
+  guided=(--text-scale "${scales% *}" --audio-scale "${scales#* }")
+  film alone2 -n 1 "${two[@]}" "${guided[@]}"
+  for way in "2" "3 --shard node"; do
+    film many -n $way "${two[@]}" "${guided[@]}"
+    same alone2 many "-n $way, two speakers, scales $scales"
+  done
+done
+
+# ---- kills
+
+ranks_of() { pgrep -f "longtake-worker --connect ipc://$tmp/" || true; }
+nobody() {
+  for _ in $(seq 50); do
+    [ -z "$(ranks_of)" ] && return
+    sleep 0.1
+  done
+  fail "$1: ranks are left: $(ranks_of | tr '\n' ' ')"
+}
+
+long=(-n 3 "${one[@]}" --steps 12)
+film whole "${long[@]}"
+nobody "a film"
+for victim in rank0 rank2 mpirun longtake; do
+  rm -rf killed.mp4 killed.mp4.longtake
+  "$bin/longtake" render "${common[@]}" "${long[@]}" -o killed.mp4 >/dev/null 2>log &
+  pid=$!
+  for _ in $(seq 300); do
+    grep -q "job.open" killed.mp4.longtake/worker.log 2>/dev/null && break
+    sleep 0.05
+  done
+  launcher=$(pgrep -P "$pid" -x mpirun || true)
+  [ -n "$launcher" ] || fail "there is no mpirun to kill"
+  case $victim in
+    rank?) target=$(for p in $(pgrep -P "$launcher"); do
+      tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | grep -qx "OMPI_COMM_WORLD_RANK=${victim#rank}" && echo "$p"
+    done || true) ;;
+    mpirun) target=$launcher ;;
+    longtake) target=$pid ;;
+  esac
+  kill -9 $target || fail "$victim was gone before it was killed"
+  rc=0
+  wait "$pid" 2>/dev/null || rc=$?
+  if [ "$victim" = longtake ]; then
+    nobody "a kill of longtake"
+    timeout 300 "$bin/longtake" render "${common[@]}" "${long[@]}" -o killed.mp4 >/dev/null 2>log || fail "it does not go on: $(tail -3 log)"
+  else
+    [ "$rc" -eq 0 ] || fail "a kill of $victim: status $rc: $(tail -3 log)"
+    grep -q "group.lost" log || fail "a kill of $victim is not told"
+    case $victim in rank?) grep -q "rank ${victim#rank} ended on signal 9.*it was at: " log || fail "a kill of $victim is told so: $(grep group.lost log)" ;; esac
+  fi
+  cmp -s whole.mp4 killed.mp4 || fail "a kill of $victim: other bytes"
+  nobody "a kill of $victim"
+  ok "a kill of $victim: the same bytes, nobody left"
+done
+
+# ---- refusals
+
+# refused WHAT SENTENCE FLAG...
+refused() {
+  local rc=0
+  timeout 60 "$bin/longtake" render "${common[@]}" "${one[@]}" "${@:3}" -o no.mp4 >/dev/null 2>log || rc=$?
+  [ "$rc" -eq 1 ] || [ "$rc" -eq 3 ] || fail "$1: status $rc: $(tail -2 log)"
+  grep -qF "$2" log || fail "$1: $(tail -2 log)"
+  ok "$1 is refused"
+}
+refused "a layout of more ranks" "needs 4 ranks, and there are 2" -n 2 --layout 1x2x2
+refused "heads that do not divide" "3 ranks cannot share the model's 4 attention heads evenly; use 1, 2 or 4" -n 3 --layout 1x1x3
+refused "guide ranks without branches" "2 ranks for 1 branch of guidance" -n 2 --layout 2x1x1
+refused "no layout" "'pairs' is no layout" -n 2 --layout pairs
+
+"$bin/longtake" weights synth --seed 2 -o other >/dev/null
+by_hand=(--bind-to none --oversubscribe -n 1 "$bin/longtake-worker" --connect "ipc://$tmp/nobody" --cache "$tmp" --model model)
+rc=0
+timeout 60 mpirun "${by_hand[@]}" : -n 1 "$bin/longtake-worker" --connect "ipc://$tmp/nobody" --cache "$tmp" --model other \
+  >log 2>&1 || rc=$?
+[ "$rc" -eq 3 ] || fail "ranks with other weights: status $rc: $(tail -3 log)"
+grep -q "longtake-worker: rank 1 has another set of weights than rank 0" log || fail "other weights: $(cat log)"
+[ "$(grep -c 'longtake-worker: ' log)" -eq 1 ] || fail "other weights are told more than once"
+ok "ranks with other weights are refused"
+echo "ranks: $checks checks"
