@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Kills of longtake and of its worker at random moments: the same command, given again until it is done, makes the bytes of
 # the undisturbed run.
-#   torture.sh BIN_DIR KILLS [fake|real] [SEED]     fake: the worker without a model; real: the tiny model
+#   torture.sh BIN_DIR KILLS [fake|real|ranks] [SEED]     fake: the worker without a model; real: the tiny model; ranks: by
+#                                                         three ranks, of which any is killed, or their launcher
 set -euo pipefail
 bin=$(realpath "$1")
 kills=$2 kind=${3:-fake} seed=${4:-1}
@@ -16,7 +17,8 @@ echo "torture: $kills kills, $kind worker, seed $seed"
 fail() { echo "torture: $*" >&2; tail -5 log >&2; exit 1; }
 
 args=(render --image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav" --seed 3 --json)
-if [ "$kind" = real ]; then
+[ "$kind" != ranks ] || args+=(-n 3)
+if [ "$kind" != fake ]; then
   "$bin/longtake" weights synth --seed 1 -o model >/dev/null
   args+=(--model model)
   worker_name=longtake-worker
@@ -31,6 +33,14 @@ fi
 begun=$(date +%s%N)
 timeout 600 "$bin/longtake" "${args[@]}" -o whole.mp4 >/dev/null 2>log || fail "the undisturbed run fails"
 span_ms=$((($(date +%s%N) - begun) / 1000000))
+
+# A worker of longtake's, or mpirun and its ranks.
+victims() {
+  pgrep -P "$1" -x "${worker_name:0:15}" || true
+  local launcher
+  launcher=$(pgrep -P "$1" -x mpirun || true)
+  [ -z "$launcher" ] || { echo "$launcher"; pgrep -P "$launcher" || true; }
+}
 done_kills=0 films=0 resumed=0
 while [ "$done_kills" -lt "$kills" ]; do
   rm -rf film.mp4 film.mp4.longtake
@@ -41,7 +51,7 @@ while [ "$done_kills" -lt "$kills" ]; do
       ms=$((RANDOM % (span_ms / 2 + 50)))
       sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
       if [ $((RANDOM % 3)) -eq 0 ]; then
-        victim=$(pgrep -P "$pid" -x "${worker_name:0:15}" | head -1 || true)
+        victim=$(victims "$pid" | shuf -n 1 --random-source=<(yes "$RANDOM") || true)
         [ -z "$victim" ] || { kill -9 "$victim" 2>/dev/null && done_kills=$((done_kills + 1)); }
         sleep 0.1
       fi
