@@ -111,7 +111,8 @@ static void see(struct bench *b)
     struct condition_picture p = {0};
     int64_t mark = dev_arena_mark(b->work);
     condition_picture_open(&p, b->picture, b->spec.h, b->spec.w, b->spec.frame_num);
-    condition_picture_set(&p, b->set->dit, b->set->vae, b->set->clip, b->work, b->rgb);
+    struct condition_eye eye = {.dit = b->set->dit, .vae = b->set->vae, .clip = b->set->clip};
+    condition_picture_set(&p, &eye, b->work, b->rgb);
     lap(b, "picture", 0);
     tensor tokens = dev_tensor(b->work, DT_F32, SHAPE(clip_tokens(b->set->clip), clip_dim(b->set->clip)));
     clip_encode(b->set->clip, b->work, tokens, p.pixels, NULL);

@@ -28,7 +28,8 @@ if [ -n "$ggml" ] && { [ -z "$python" ] || [ ! -x "$ggml" ]; }; then
 fi
 
 cmake -G Ninja -B build-bench -DCMAKE_BUILD_TYPE=Release -DLONGTAKE_TESTS=OFF -DLONGTAKE_BENCH=ON >/dev/null
-cmake --build build-bench -j "$(nproc)" --target bench_ops bench_models bench_segment longtake longtake-worker >/dev/null
+cmake --build build-bench -j "$(nproc)" --target bench_ops bench_models bench_segment longtake longtake-worker >build-bench/build.log ||
+  { tail -30 build-bench/build.log >&2 && exit 1; }
 bin=build-bench/bin
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}
 
@@ -48,7 +49,7 @@ if [ $# -gt 0 ] || [ -n "$quick" ]; then
 else
   ops=bench/results/ops-$run.csv
   if [ -n "$python" ]; then
-    "$python" bench/peer/peer_models.py --models $bin/bench_models --rounds 3 --seconds 4 --out "bench/results/models-$run.csv" >/dev/null
+    "$python" bench/peer/peer_models.py --models $bin/bench_models --rounds 3 --seconds 2 --out "bench/results/models-$run.csv" >/dev/null
     headed "bench/results/models-$run.csv"
     "$python" bench/peer/peer.py --ops $bin/bench_ops ${ggml:+--ggml "$ggml"} --rounds 2 --seconds 0.5 --out "bench/results/peer-$run.csv" \
       --ops-out "$ops" >/dev/null
