@@ -258,7 +258,7 @@ static double median(double *v, int n)
 static void measure(struct bench *b, const struct row *r)
 {
     struct job j = {.r = r};
-    double ours[CALLS_MAX], peers[CALLS_MAX], start = roof_now();
+    double ours[CALLS_MAX], peers[CALLS_MAX], start;
     prepare(b, &j);
     run(b->d, &j);
     if (j.peer) peer_run(j.peer);
