@@ -43,6 +43,24 @@ def turned(x, places):
     return spin(x.float(), (a.cos(), a.sin()))
 
 
+class Attend(torch.autograd.Function):
+    """softmax(q k') v, all [..., rows, head]; plain products: the library's own attention costs twice as much at such sizes."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        with torch.autocast("cpu", enabled=False):
+            p = torch.softmax((q @ k.transpose(-1, -2)).mul_(q.shape[-1] ** -0.5), -1)
+            ctx.save_for_backward(q, k, v, p)
+            return p @ v
+
+    @staticmethod
+    def backward(ctx, do):
+        q, k, v, p = ctx.saved_tensors
+        do = do.contiguous()
+        ds = torch.ops.aten._softmax_backward_data(do @ v.transpose(-1, -2), p, -1, p.dtype).mul_(q.shape[-1] ** -0.5)
+        return ds @ k, ds.transpose(-1, -2) @ q, p.transpose(-1, -2) @ do
+
+
 class Rms(nn.Module):
     def __init__(self, dim):
         super().__init__()
@@ -118,10 +136,9 @@ class Block(nn.Module):
         k, v = (split(t) for t in c.kv_linear(audio).chunk(2, -1))
         if place is not None:
             tokens = audio.shape[2] // 2
-            q = turned(q, place.reshape(b * frames, per)).to(v.dtype)
-            k = turned(k, torch.tensor([[2.0] * tokens + [22.0] * tokens])).to(v.dtype)
-        o = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d)
-        return c.proj(o)
+            q = turned(q, place.reshape(b * frames, per))
+            k = turned(k, torch.tensor([[2.0] * tokens + [22.0] * tokens]))
+        return c.proj(Attend.apply(q.to(v.dtype), k.to(v.dtype), v).transpose(1, 2).reshape(b, n, d))
 
     def forward(self, x, time, audio, turn, frames, ear, regions, told):
         b, n, d = x.shape
@@ -135,7 +152,7 @@ class Block(nn.Module):
         if regions is not None:
             place, share = owners(q, k, regions)
             told.append(share)
-        o = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v).transpose(1, 2).reshape(b, n, d)
+        o = Attend.apply(q.to(v.dtype), k.to(v.dtype), v).transpose(1, 2).reshape(b, n, d)
         x = x + a.o(o) * m[:, 2]
         x = x + self.hear(x, ear, audio, frames, place)
         h = plain_norm(x) * (1 + m[:, 4]) + m[:, 3]

@@ -22,7 +22,7 @@ import face
 import motion
 import run
 import sound
-from config import CONTEXT, FRAMES, SEED_FACE, SEED_SPEECH, SIZE, WIDE
+from config import CONTEXT, CONTEXT_LATENTS, FRAMES, SEED_FACE, SEED_SPEECH, SIZE, WIDE
 from train_vae import bank, fast
 from train_voice import N, POOL, units
 from vae import vae_new
@@ -134,7 +134,7 @@ def draw(train, seed, rng, count):
     """One clip of one or two people: frames, reference, context, and what training needs to know."""
     wide, going = (SIZE, WIDE)[count - 1], rng.random() < 0.65
     xs = [SIZE / 2] if count == 1 else [44 + rng.uniform(-3, 3), wide - 44 + rng.uniform(-3, 3)]
-    people = [(face.face_new(seed + (k << 22)), x) for k, x in enumerate(xs)]
+    people = [(face.face_new(seed + (k << 22), (1.0, face.PAIR_SIZE)[count - 1]), x) for k, x in enumerate(xs)]
     quiet = [False] if count == 1 else [(False, True), (True, False), (False, False)][int(rng.integers(3))]
     lines = [line(train, rng, going, s) for s in quiet]
     frames = face.render(people, [q for q, _, _, _ in lines], wide)
@@ -159,16 +159,17 @@ def make_shard(vae, train, mean, std, k, count):
         ref = clips.pixels(np.stack([d["reference"] for d in drawn]))
         y = encode(vae, torch.cat([ref, torch.zeros(5, 4 * (Y_LATENTS - 1), *ref.shape[2:])], 1))
         context = clips.pixels(np.stack([d["context"] for d in drawn]))
-        again = rng.random(5) < 0.6
+        going = torch.tensor([d["going"] for d in drawn])
+        again = torch.from_numpy(rng.random(5) < 0.6) & going
         if again.any():
-            at = torch.from_numpy(np.flatnonzero(again))
             with fast(), torch.no_grad():
-                c = encode(vae, context[at])
-                context[at] = vae.decode(c + torch.randn_like(c) * std * float(rng.uniform(0, 0.3))).float().clamp(-1, 1)
-        context = torch.stack([spoil(x, rng) for x in context])
+                c = encode(vae, context[again])
+                context[again] = vae.decode(c + torch.randn_like(c) * std * float(rng.uniform(0, 0.3))).float().clamp(-1, 1)
         out["z"].append(normal(z))
         out["y"].append(normal(y))
-        out["c"].append(normal(encode(vae, context)))
+        out["c"].append(normal(z[:, :CONTEXT_LATENTS]))
+        if going.any():
+            out["c"][-1][going] = normal(encode(vae, torch.stack([spoil(x, rng) for x in context[going]])))
         for d in drawn:
             for n in facts:
                 out[n].append(d[n])
@@ -195,7 +196,9 @@ def main(count, pairs):
     if not base or base["version"] != want:
         mean, std = statistics(vae, train)
         grey = {w: ((encode(vae, torch.zeros(1, FRAMES, SIZE, w, 3))[0] - mean) / std).half() for w in (SIZE, WIDE)}
-        base = dict(version=want, mean=mean, std=std, grey=grey, features=features(voice_of()))
+        same_voice = base and base["version"].split("-")[0] == want.split("-")[0]
+        rows = base["features"] if same_voice else features(voice_of())
+        base = dict(version=want, mean=mean, std=std, grey=grey, features=rows)
         run.save("cache/base.pt", **base)
         print("features", tuple(base["features"].shape), "latent sd %.2f..%.2f" % (std.min(), std.max()), flush=True)
     for kind, people, n in (("clips", 1, count), ("pairs", 2, pairs)):

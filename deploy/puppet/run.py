@@ -1,8 +1,8 @@
 """What the stages of training share: time budgets, states on disk, curves, a copy of the weights that moves slowly.
 
 A state is written beside its final name and renamed, so that a stage that is killed at any moment goes on from its
-last state. Budgets count the seconds that a stage has worked, in all its runs; a pause of the whole process (longer
-than a minute between two steps) is not work and does not count.
+last state. Budgets count seconds of computing (of the process, shared among its threads), in all runs of a stage: neither
+a pause nor a neighbour on the same cores shortens a stage.
 """
 import csv
 import os
@@ -47,14 +47,17 @@ class Curve:
 
 class Clock:
     def __init__(self, used=0.0):
-        self.used, self.last = used, time.monotonic()
+        self.used, self.last = used, time.process_time()
 
     def tick(self):
-        now = time.monotonic()
-        if now - self.last < 60:
-            self.used += now - self.last
+        now = time.process_time()
+        self.used += (now - self.last) / torch.get_num_threads()
         self.last = now
         return self.used
+
+    def skip(self):
+        """What was computed since the last tick does not count."""
+        self.last = time.process_time()
 
 
 class Slow:
