@@ -13,17 +13,14 @@ import torch
 
 import clips
 import colour
-import face
-import motion
+import measure
 import png
 import run
-import speech
-from config import CONTEXT, CURVES, DIT, FRAMES, LATENTS, SEED_FACE_GATE, SEED_SPEECH_GATE, state_path
+from config import CONTEXT, CURVES, FRAMES, LATENTS, SEED_FACE_GATE, state_path
 from dit import dit_new, windows
 from make_clips import encode, net_of, vae_of, version, voice_of
 from reader import Reader
 from train_vae import fast
-from train_voice import correlation
 
 SHIFT = 3.0
 
@@ -79,46 +76,19 @@ class Chain:
         return ((torch.cat(out, 1) + 1) * 127.5).round().clamp(0, 255).byte().numpy()
 
 
-def gate(count, frames):
-    """Held-out voices and what they say: waves, mouths, loudness, pitch of `frames` frames and more."""
-    out = []
-    for i in range(count):
-        parts = [speech.unit(SEED_SPEECH_GATE + 1000 * i + k, True) for k in range((frames + 4) // speech.FRAMES + 1)]
-        out.append([np.concatenate([p[j] for p in parts]) for j in (0, 1, 3, 4)])
-    return out
-
-
-def row_of(read, truth, video, drawn):
-    """Correlations of opening (mean, worst), lags, width; opening in silence; gain; drift of the top rows' colour."""
-    n = len(truth)
-    r = [correlation(a[:, 0], m[:, 0]) for a, m in zip(read, truth)]
-    lag = lambda d: np.mean([correlation(a[6:-6, 0], np.roll(m[:, 0], d)[6:-6]) for a, m in zip(read, truth)])
-    quiet = np.concatenate([a[:, 0][m[:, 0] < 0.03] for a, m in zip(read, truth)])
-    last = slice(-5 * (FRAMES - CONTEXT), None)
-    drift = np.mean([np.abs(v[last, :16].mean((0, 1, 2)) - p[0, :16].mean((0, 1))).mean() for v, p in zip(video.astype(float), drawn)])
-    return dict(opening=np.mean(r), worst=min(r), earlier=lag(-1), later=lag(1),
-                width=np.mean([correlation(a[:, 1], m[:, 1]) for a, m in zip(read, truth)]),
-                silence=quiet.mean() if len(quiet) else float("nan"),
-                error=np.mean([np.abs(a[:, 0] - m[:, 0]).mean() for a, m in zip(read, truth)]),
-                gain=np.mean([a[:, 0].std() / m[:, 0].std() for a, m in zip(read, truth)]), drift=drift)
-
-
 def main(segments, count):
     chain, frames = Chain(), FRAMES + (segments - 1) * (FRAMES - CONTEXT)
-    said = gate(count, frames)
+    said = [measure.voice(i, frames) for i in range(count)]
     with torch.no_grad():
         rows = [chain.voice(torch.from_numpy(s[0])[None])[0].flatten(1) for s in said]
-    truth = [s[1][:frames] for s in said]
-    seeds = [SEED_FACE_GATE + i for i in range(count)]
-    readers = [Reader(s) for s in seeds]
-    drawn = [face.portrait(face.face_new(s), np.array([face.REST_POSE])) for s in seeds]
-    spoken = [face.portrait(face.face_new(s), motion.poses(s, *(a[:frames] for a in v[1:]))) for s, v in zip(seeds, said)]
-    table = [dict(set="drawn", **row_of([r.read(v) for r, v in zip(readers, spoken)], truth, np.stack(spoken), drawn))]
-    pictures = clips.pixels(np.stack(drawn))
+    readers = [Reader(SEED_FACE_GATE + i) for i in range(count)]
+    pictures = clips.pixels(np.stack([measure.portrait(i) for i in range(count)])[:, None])
+    spoken = np.stack([measure.drawn(i, said[i], frames) for i in range(count)])
+    numbers = lambda video: measure.together([measure.film(i, v, readers[i].read(v), said[i][1]) for i, v in enumerate(video)])
+    table = [dict(set="drawn", **numbers(spoken))]
     for steps, scale in ((4, 1.0), (4, 2.0)):
         video = chain.generate(pictures, rows, segments, steps, scale)
-        table.append(dict(set="%d steps, scale %g" % (steps, scale),
-                          **row_of([r.read(v) for r, v in zip(readers, video)], truth, video, drawn)))
+        table.append(dict(set="%d steps, scale %g" % (steps, scale), **numbers(video)))
         at = np.linspace(0, frames - 1, 14).astype(int)
         sheet = np.concatenate([np.concatenate(list(v[at]), 1) for pair in zip(spoken, video) for v in pair], 0)
         png.write(state_path("check_%d_%g_%d.png" % (steps, scale, segments)), sheet)

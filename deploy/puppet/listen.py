@@ -12,8 +12,8 @@ import torch
 import run
 import speech
 from config import PER_FRAME
+from measure import correlation
 from mouth import CLASSES
-from train_voice import correlation
 from voice import voice_new
 
 

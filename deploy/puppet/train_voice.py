@@ -19,6 +19,7 @@ import run
 import sound
 import speech
 from config import SEED_SPEECH, SEED_SPEECH_CHECK, VOICE, state_path
+from measure import correlation
 from mouth import CLASSES
 from muon import Muon
 from voice import voice_new
@@ -47,10 +48,6 @@ def units(name, seed, n, held, keys="WMCLT"):
 
 def target(shapes, loud):
     return np.concatenate([shapes, np.log(loud + 1e-3)[..., None] * 0.2 + 1], -1).astype(np.float32)
-
-
-def correlation(a, b):
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 1e-6 and b.std() > 1e-6 else 0.0
 
 
 @torch.no_grad()
@@ -152,7 +149,7 @@ def main(minutes):
         if time.monotonic() - kept > 90:
             keep(False)
             kept = time.monotonic()
-            clock.last = kept
+            clock.skip()
     keep(True)
 
 
