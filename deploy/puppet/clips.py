@@ -21,7 +21,7 @@ def track(bank, rng, n=FRAMES):
 
 def pair(bank, seed, rng, n, wide=160):
     """Two people, one speaking or both: frames [n, 96, wide, 3] and their boxes."""
-    a, b = face.face_new(seed), face.face_new(seed + (1 << 27))
+    a, b = (face.face_new(s, face.PAIR_SIZE) for s in (seed, seed + (1 << 27)))
     xs = (44 + rng.uniform(-3, 3), wide - 44 + rng.uniform(-3, 3))
     poses = []
     for k in range(2):

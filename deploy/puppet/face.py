@@ -14,6 +14,7 @@ import numpy as np
 from config import SIZE
 
 POSE = ["opening", "width", "roundness", "blink", "dx", "dy", "tilt", "yaw", "brow", "gaze"]
+PAIR_SIZE = 0.82  # of heads in a picture of two
 REST_POSE = [0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 SKINS = [(0.98, 0.85, 0.75), (0.95, 0.76, 0.61), (0.86, 0.65, 0.48), (0.70, 0.49, 0.34), (0.55, 0.37, 0.26), (0.42, 0.28, 0.20)]
 HAIRS = [(0.10, 0.08, 0.07), (0.25, 0.15, 0.08), (0.42, 0.26, 0.12), (0.74, 0.57, 0.30), (0.56, 0.22, 0.10), (0.62, 0.62, 0.64), (0.90, 0.88, 0.85)]
@@ -28,7 +29,7 @@ def brightness(colour):
     return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
 
 
-def face_new(seed):
+def face_new(seed, size=1.0):
     r = random.Random(seed * 31 + 7)
     u = r.uniform
     hsv = lambda h, s, v: colorsys.hsv_to_rgb(h % 1, s, v)
@@ -37,14 +38,14 @@ def face_new(seed):
     while abs(brightness(back) - brightness(skin)) < 0.07:
         back = hsv(r.random(), u(0.08, 0.6), u(0.4, 0.97))
     hair = r.choice(HAIRS) if r.random() < 0.85 else hsv(r.random(), 0.6, 0.6)
-    lip = (skin[0] * 0.86 + u(0, 0.1), skin[1] * 0.55, skin[2] * 0.55 + u(0, 0.05))
+    lip = (skin[0] * 0.4 + 0.4 + u(0, 0.1), skin[1] * 0.25 + 0.1, skin[2] * 0.25 + 0.12 + u(0, 0.05))
     return dict(
         skin=skin, back=back, back2=shade(back, u(0.68, 1.1)), scene=r.choice(["plain", "plain", "disc", "band"]),
         disc=(u(10, 86), u(8, 50), u(14, 34)), disc_colour=shade(back, r.choice([0.86, 1.12])),
         shirt=hsv(r.random(), u(0.2, 0.9), u(0.25, 0.92)), collar=r.choice(["round", "v", "stripe"]),
-        hair=hair, style=r.choice(HAIR_STYLES), fringe=u(0.45, 0.75), beard=r.choice(["", "", "", "", "beard", "moustache"]),
+        hair=hair, style=r.choice(HAIR_STYLES), fringe=u(0.45, 0.75), beard=r.choice([""] * 8 + ["beard", "moustache"]),
         glasses=r.choice(["", "", "", "round", "square"]), frame=r.choice([(0.1, 0.1, 0.12), (0.45, 0.2, 0.1), (0.6, 0.1, 0.15)]),
-        x=u(-2.5, 2.5), y=u(-2, 2), zoom=u(0.9, 1.06), rx=u(22.5, 27), ry=u(29.5, 34), chin=u(0.72, 1.02),
+        x=u(-2.5, 2.5), y=u(-3, 1), zoom=size * u(1.08, 1.26), rx=u(22.5, 27), ry=u(29.5, 34), chin=u(0.72, 1.02),
         eye_y=u(-7, -4), eye_x=u(9, 11.5), eye_r=u(3.4, 4.5), iris=hsv(r.choice([0.08, 0.55, 0.6, 0.3]), u(0.3, 0.7), u(0.25, 0.6)),
         nose=u(4, 7), nose_w=u(1.5, 3.2), mouth_y=u(15, 18), mouth_w=u(8.2, 10.5), mouth_h=u(6.0, 7.6), lip=shade(lip, 1.0),
         lip_w=u(1.3, 2.1), brow_w=u(1.2, 2.4), brow_slope=u(-0.12, 0.12), blush=r.random() < 0.3, earring=r.random() < 0.15)
