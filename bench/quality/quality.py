@@ -5,8 +5,8 @@
 
 Voices (French, Polish, Catalan, Scottish English; variants m7, f5, klatt3) and faces that no training saw are rendered by
 `longtake render`; what the films show is compared with the mouths that belong to the voices (deploy/puppet/measure.py says how).
-The first row is the truth itself, drawn: what reading mouths off frames costs. A way that the program refuses keeps its row,
-with the program's own words. --minutes M renders one more film of M minutes and one row for each of its minutes.
+The first row is the truth itself, drawn: what reading mouths off frames costs. A way that the program refuses, or takes
+with a note that it has no effect, keeps its row, with the program's own words. --minutes M renders one more film of M minutes and one row for each of its minutes.
 
 Needs numpy, pycairo and espeak-ng's library (deploy/puppet/README.md), and ffmpeg; no network of the training code.
 The table goes to the standard output, and as CSV with the commit to bench/results/quality-COMMIT.csv.
@@ -60,6 +60,9 @@ def render(opt, folder, i, said, frames, flags):
                            "--crf", "10", "--overwrite", "-o", film, *flags], capture_output=True, text=True)
     if done.returncode:
         return (done.stderr.strip() or "ended with %d" % done.returncode).split("\n")[-1]
+    for line in done.stderr.split("\n"):
+        if any(f.startswith("--") and line.startswith("note: %s:" % f) for f in flags):
+            return line
     raw = subprocess.run(["ffmpeg", "-v", "error", "-i", film, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True)
     return np.frombuffer(raw.stdout, np.uint8).reshape(-1, SIZE, SIZE, 3)
 
@@ -136,7 +139,7 @@ def main():
     for name, flags in ways(opt.model):
         if opt.only in name:
             rows.append((name, gate.row(flags)))
-            show(rows[-1:], sys.stderr)
+            print(name, rows[-1][1], file=sys.stderr, flush=True)
     if opt.minutes:
         rows += Gate(opt, 1, opt.minutes * 60 * measure.SECOND).minutes()
     show(rows, sys.stdout)

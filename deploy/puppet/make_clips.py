@@ -196,7 +196,7 @@ def main(count, pairs):
     if not base or base["version"] != want:
         mean, std = statistics(vae, train)
         grey = {w: ((encode(vae, torch.zeros(1, FRAMES, SIZE, w, 3))[0] - mean) / std).half() for w in (SIZE, WIDE)}
-        same_voice = base and base["version"].split("-")[0] == want.split("-")[0]
+        same_voice = base and base["version"].split("-")[0] == want.split("-")[0] and len(base["features"]) == UNITS + 1
         rows = base["features"] if same_voice else features(voice_of())
         base = dict(version=want, mean=mean, std=std, grey=grey, features=rows)
         run.save("cache/base.pt", **base)
