@@ -383,12 +383,32 @@ static int row_order(struct service *s, uint64_t id, const char *verb, struct er
     return err_set(e, E_BUSY, "job %llu is %s: there is nothing to %s", (unsigned long long)id, row.state, verb);
 }
 
+// From now on groups of any layout class may go on with it.
+static int relax(struct service *s, uint64_t id, struct err *e)
+{
+    struct store_job row;
+    json_t *tree = NULL;
+    struct held *h = find(s, id);
+    int rc = store_get(s->store, id, &row, e);
+    if (rc <= 0) return rc < 0 ? rc : none(id, e);
+    rc = json_parse(&tree, "the store", row.spec, strlen(row.spec), e);
+    if (rc < 0) return rc;
+    json_object_set_new(tree, "relax-layout", json_true());
+    char *text = json_dumps(tree, JSON_COMPACT | JSON_SORT_KEYS);
+    rc = store_spec(s->store, id, text, e);
+    if (rc >= 0 && h) h->spec.relax_layout = true;
+    free(text);
+    json_decref(tree);
+    return rc;
+}
+
 int service_control(struct service *s, uint64_t id, const char *verb, struct err *e)
 {
     static const struct {
         const char *verb;
         int (*order)(struct dispatch *d, struct job *j, struct err *e);
     } orders[] = {{"cancel", dispatch_cancel}, {"pause", dispatch_pause}, {"resume", dispatch_resume}};
+    if (strcmp(verb, "relax") == 0) return relax(s, id, e);
     tidy(s);
     struct held *h = find(s, id);
     if (!h) return row_order(s, id, verb, e);

@@ -39,7 +39,7 @@ bool service_drain(struct service *s, int *n_left);
 // was there before; 1: `submitted` will be called with this ticket, once the media were looked at and it is durable.
 int service_submit(struct service *s, uint64_t ticket, const char *key, int priority, const char *text, size_t n,
                    uint64_t *id, struct err *e);
-// `verb`: cancel pause resume retry.
+// `verb`: cancel pause resume retry, or relax: groups of any layout class may go on with it.
 int service_control(struct service *s, uint64_t id, const char *verb, struct err *e);
 // The job as JSON, the caller's to free (json_decref). *over: it will not change by itself.
 int service_status(struct service *s, uint64_t id, json_t **out, bool *over, struct err *e);

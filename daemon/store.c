@@ -57,6 +57,7 @@ static const char *const sql[STORE_STATEMENTS] = {
     [STORE_NEXT_OPEN] = JOB_COLUMNS "WHERE id > ?1 AND ended_s = 0 ORDER BY id LIMIT 1",
     [STORE_NEXT_OF_BATCH] = JOB_COLUMNS "WHERE batch > 0 AND batch = ?2 AND id > ?1 ORDER BY id LIMIT 1",
     [STORE_MOVE] = "UPDATE jobs SET state = ?2, code = ?3, error = ?4, ended_s = ?5 WHERE id = ?1",
+    [STORE_SPEC] = "UPDATE jobs SET spec = ?2 WHERE id = ?1",
     [STORE_PLAN] = "UPDATE jobs SET n_frames = ?2, n_segments = ?3, n_cuts = ?4 WHERE id = ?1",
     [STORE_DELETE] = "DELETE FROM jobs WHERE id = ?1",
     [STORE_ADD_CUT] = "INSERT OR REPLACE INTO cuts (job, number, frame) VALUES (?1, ?2, ?3)",

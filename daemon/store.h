@@ -80,6 +80,8 @@ int store_next_open(struct store *s, uint64_t after, struct store_job *j, struct
 int store_next_of_batch(struct store *s, uint64_t batch, uint64_t after, struct store_job *j, struct err *e);
 // `error`: NULL, or why it failed. An event goes with it.
 int store_move(struct store *s, uint64_t id, const char *state, const struct err *error, struct err *e);
+// Other keys for a job.
+int store_spec(struct store *s, uint64_t id, const char *spec, struct err *e);
 int store_delete(struct store *s, uint64_t id, struct err *e);
 
 int store_plan(struct store *s, uint64_t id, const struct store_plan *p, struct err *e);

@@ -145,6 +145,14 @@ int store_move(struct store *s, uint64_t id, const char *state, const struct err
     return store_settle(s, rc, e);
 }
 
+int store_spec(struct store *s, uint64_t id, const char *spec, struct err *e)
+{
+    sqlite3_stmt *q = store_prepare(s, STORE_SPEC);
+    sqlite3_bind_int64(q, 1, (sqlite3_int64)id);
+    store_bind_text(q, 2, spec);
+    return store_run(s, q, "change a job", e);
+}
+
 int store_delete(struct store *s, uint64_t id, struct err *e)
 {
     sqlite3_stmt *q = store_prepare(s, STORE_DELETE);

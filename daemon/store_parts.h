@@ -15,6 +15,7 @@ enum store_statement {
     STORE_NEXT_OPEN,
     STORE_NEXT_OF_BATCH,
     STORE_MOVE,
+    STORE_SPEC,
     STORE_PLAN,
     STORE_DELETE,
     STORE_ADD_CUT,

@@ -98,6 +98,8 @@ static int known_job(struct submit *s, const char *key, const json_t *tree, uint
     if (rc == 1) {
         *id = row.id;
         if (by_chance(now)) json_object_set(now, "seed", json_object_get(was, "seed"));
+        json_object_del(now, "relax-layout"); // may have been asked for since
+        json_object_del(was, "relax-layout");
         if (!json_equal(now, was))
             rc = err_set(e, E_INPUT, "the key '%s' was used for another job, %llu; take a new key", key,
                          (unsigned long long)row.id);

@@ -73,6 +73,17 @@ stop
 export FAKE_WORKER=step:2,layout:one
 start
 completes "$pinned"
+export FAKE_WORKER=step:20,layout:one
+stop
+start
+asked=$(submit)
+until_segment "$asked" 2
+longtake pause "$asked" >/dev/null
+stop
+export FAKE_WORKER=step:2,layout:three
+start
+longtake resume "$asked" --relax-layout >/dev/null
+completes "$asked"
 stop
 ok "a job keeps to the layout class that began it"
 

@@ -19,7 +19,7 @@ const struct verb cli_verbs[] = {
     {"fetch", cli_fetch, "the finished film: longtake fetch ID -o FILE.mp4"},
     {"cancel", cli_cancel, "end a job: longtake cancel ID"},
     {"pause", cli_pause, "let a job rest; what is made stays"},
-    {"resume", cli_resume, "go on with a paused job"},
+    {"resume", cli_resume, "go on with a paused job; --relax-layout: on other processors, too"},
     {"retry", cli_retry, "go on with a failed or cancelled job from where it stands"},
     {"keygen", cli_keygen, "make keys for daemon, clients and workers on other machines: longtake keygen -o FILE",
      true},

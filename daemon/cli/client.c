@@ -191,6 +191,10 @@ int client_flags(struct client *c, bool id, int *argc, char **argv, struct err *
     for (int i = 0; i < *argc; i++) {
         char *end = NULL;
         const struct opt *o = strncmp(argv[i], "--", 2) == 0 ? opt_find(rows, argv[i] + 2) : NULL;
+        if (id && strcmp(argv[i], "--relax-layout") == 0) {
+            c->relax = true;
+            continue;
+        }
         bool output = id && strcmp(argv[i], "-o") == 0;
         if ((output || (o && o->type != OPT_FLAG)) && i + 1 == *argc)
             return err_set(e, E_INPUT, "%s wants a value", argv[i]);

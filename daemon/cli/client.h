@@ -19,6 +19,7 @@ struct client {
     const char *store, *key, *output;
     struct chan_call call;
     int priority;
+    bool relax;
     uint64_t id;
     size_t n_notices; // shown
     uint8_t piece[MSG_BLOB_MAX];

@@ -64,6 +64,10 @@ static int question(int argc, char **argv, enum msg_kind kind, const char *verb)
     const char *status = "";
     int rc = client_flags(c, true, &argc, argv, &e);
     if (rc >= 0) rc = client_connect(c, &e);
+    if (rc >= 0 && c->relax && kind == MSG_CONTROL) {
+        snprintf(client_message(c, kind)->control, sizeof c->out.control, "relax");
+        rc = client_ask(c, &e);
+    }
     if (rc >= 0) {
         struct msg *m = client_message(c, kind);
         if (verb) snprintf(m->control, sizeof m->control, "%s", verb);
