@@ -115,8 +115,8 @@ static void show_sparse(const struct job *j, bool state)
     if (state && j->state != JOB_COMPLETED)
         fprintf(stderr, "%s\n", stage);
     else if (j->committed > 0 && !state)
-        fprintf(stderr, "segment %lld/%lld done, %.1f %%, %lld frames, %s left\n", (long long)j->committed,
-                (long long)reel_info(j->reel)->n_segments, j->percent, (long long)reel_frames(j->reel), left);
+        fprintf(stderr, "segment %lld/%lld done, %.1f %%, %s left\n", (long long)j->committed,
+                (long long)reel_info(j->reel)->n_segments, j->percent, left);
 }
 
 void report_job(struct report *r, const struct job *j)
