@@ -23,6 +23,7 @@ static const struct opt rows[] = {
     {"worker-keys", OPT_TEXT, AT(worker_keys), 0, 0, NULL, NULL, "FILE", "the groups that may join, likewise"},
     {"plain-tcp", OPT_FLAG, AT(plain_tcp), 0, 0, NULL, NULL, NULL, "listen and join without keys: whoever reaches the port reads and does everything (no)"},
     {"ranks", OPT_INT, AT(ranks), 1, 4096, NULL, NULL, "N", "processes of each worker, started by mpirun (1)"},
+    {"device", OPT_NAME, AT(device), 0, 0, launch_devices, NULL, "auto|cpu|cuda", "what workers compute on (auto, which is the CPU)"},
     {"layout", OPT_TEXT, AT(layout), 0, 0, NULL, NULL, "GxRxH", "how they share a job: ranks of guide x ring x heads (auto)"},
     {"shard", OPT_NAME, AT(shard), 0, 0, launch_shards, NULL, "off|node|all", "spread weights over them: never, on each machine, over all (auto: if they do not fit)"},
     {"attempts", OPT_INT, AT(attempts), 1, 1000, NULL, NULL, "N", "workers in a row that a job may lose without getting on (4)"},

@@ -9,7 +9,7 @@ struct config {
     const char *store; // folder
     const char *model; // folder; NULL: the one that ships
     const char *worker;
-    int groups, attempts, ranks;
+    int groups, attempts, ranks, device;
     const char *layout;
     int shard; // of launch_shards
     int64_t silence_ms, stall_ms, hello_ms, upload_max;

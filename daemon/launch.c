@@ -21,6 +21,7 @@
 enum { EXIT_MISSING = 127, TAIL_BYTES = 8192, LINE_MAX_BYTES = 300 };
 
 const char *const launch_shards[] = {"auto", "off", "node", "all", NULL};
+const char *const launch_devices[] = {"auto", "cpu", "cuda", NULL};
 
 struct arguments {
     struct arena *arena;
@@ -80,7 +81,7 @@ static void add_worker(struct arguments *a, const struct launch *l)
     }
     if (s->r.parity == SPEC_PARITY_PUBLISHED) add(a, "--parity", "published");
     add(a, "--cache", l->cache);
-    add(a, "--device", "cpu");
+    add(a, "--device", l->ranks.device ? launch_devices[l->ranks.device] : "cpu");
     if (l->ranks.layout) add(a, "--layout", l->ranks.layout);
     if (l->ranks.shard) add(a, "--shard", launch_shards[l->ranks.shard]);
 }

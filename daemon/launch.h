@@ -12,12 +12,15 @@
 enum { LAUNCH_ARGS = 80 };
 
 extern const char *const launch_shards[]; // names of struct launch_ranks' shard, ends with NULL
+// Likewise of its device: auto, which is the CPU, cpu, cuda (a rank takes the card of its number on the machine).
+extern const char *const launch_devices[];
 
-// How many ranks, and how they share a job.
+// How many ranks, how they share a job, and on what they work.
 struct launch_ranks {
     int n;              // 0: 1
     const char *layout; // as the worker takes it, or NULL
     int shard;          // of launch_shards; 0: the worker chooses
+    int device;         // of launch_devices
 };
 
 struct launch {

@@ -5,7 +5,8 @@
 //   mpirun --bind-to none -n N longtake-worker ...                the same, by N ranks together
 //   longtake-worker weights synth|inspect ...                     weights as files
 //   longtake-worker plan ...                                      which layout would be the fastest
-//   longtake-worker --selftest [--device NAME]                    every op against the reference, on this machine
+//   longtake-worker --selftest [--device NAME]                    every op against the reference, on this machine;
+//                                                                 by mpirun, their messages too
 //
 // It says HELLO before the weights are loaded, so that the coordinator sees it alive; what then goes wrong with the
 // weights is told as FAILED (segment -1, job 0) and ends the program. It dies with its parent.
@@ -20,6 +21,7 @@
 #include "worker/plan_main.h"
 #include "worker/ranks.h"
 #include "worker/selftest.h"
+#include "worker/selftest_ranks.h"
 #include "worker/serve.h"
 #include "worker/weights_main.h"
 
@@ -317,13 +319,25 @@ static void print_help(const struct flags *f)
     opt_help(rows, stdout);
 }
 
+// Each rank tries its own device, one after the other, then all their messages.
+static int selftest(struct ranks *r, struct dev *d, struct err *e)
+{
+    int rc = 0;
+    for (int i = 0; i < ranks_count(r) && rc == 0; i++) {
+        if (i == ranks_number(r)) rc = selftest_run(d, stdout, e);
+        fflush(stdout);
+        rc = ranks_agree(r, rc, e);
+    }
+    return rc == 0 && ranks_card(r) ? selftest_ranks(d, ranks_card(r), stdout, e) : rc;
+}
+
 static int run(const struct flags *f, struct ranks *r, struct err *e)
 {
     struct dev *d = NULL;
     int threads = ranks_tie(r, f->threads);
     int rc = ranks_agree(r, dev_open(&d, f->table ? f->table : f->device, threads, e), e);
     if (rc == 0) rc = ranks_use(r, d, e);
-    if (rc == 0) rc = f->selftest ? selftest_run(d, stdout, e) : serve(f, r, d, e);
+    if (rc == 0) rc = f->selftest ? selftest(r, d, e) : serve(f, r, d, e);
     dev_close(&d);
     return rc;
 }

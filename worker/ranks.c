@@ -105,6 +105,7 @@ int ranks_count(const struct ranks *r) { return comm_size(r->world); }
 int ranks_number(const struct ranks *r) { return comm_rank(r->world); }
 int ranks_here(const struct ranks *r) { return r->here; }
 struct comm *ranks_comm(const struct ranks *r) { return r->world; }
+struct comm *ranks_card(const struct ranks *r) { return r->device; }
 bool ranks_lost(const struct ranks *r) { return comm_check(r->world, NULL) < 0; }
 
 int ranks_agree(const struct ranks *r, int rc, struct err *e) { return comm_agree(r->world, rc, NULL, e); }

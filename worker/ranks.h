@@ -35,6 +35,7 @@ int ranks_same(const struct ranks *r, const char *what, const void *bytes, size_
 
 // What ops work on; where its memory is not the host's, the mesh talks over NCCL. E_INPUT: this build has none.
 int ranks_use(struct ranks *r, struct dev *d, struct err *e);
+struct comm *ranks_card(const struct ranks *r); // of all, over the devices' memory; NULL: it is the host's, or one rank
 
 // "2x1x4", guide x ring x heads; a 0 or "auto" leaves that to ranks_lay.
 int ranks_read_layout(struct mesh_shape *out, const char *text, struct err *e);

@@ -15,13 +15,12 @@
 
 #define FIELD(name) offsetof(struct flags, name)
 
-static const char *const devices[] = {"auto", "cpu", NULL};
 
 // clang-format off
 static const struct opt rows[] = {
     {"input-json", OPT_TEXT, FIELD(job), 0, 0, NULL, NULL, "FILE", "a job file, the published program's JSON or YAML; also given without a flag"},
     {"json", OPT_FLAG, FIELD(json), 0, 0, NULL, NULL, NULL, "print one JSON object at the end, and progress as JSON lines on stderr"},
-    {"device", OPT_NAME, FIELD(device), 0, 0, devices, NULL, "auto|cpu", "where to render"},
+    {"device", OPT_NAME, FIELD(device), 0, 0, launch_devices, NULL, "auto|cpu|cuda", "where to render; auto is the CPU"},
     {"ranks", OPT_INT, FIELD(ranks), 1, 4096, NULL, NULL, "N", "processes that render together; also -n (1)"},
     {"layout", OPT_TEXT, FIELD(layout), 0, 0, NULL, NULL, "GxRxH", "how they share the work: ranks of guide x ring x heads (auto)"},
     {"shard", OPT_NAME, FIELD(shard), 0, 0, launch_shards, NULL, "off|node|all", "spread weights over them: never, on each machine, over all (auto: if they do not fit)"},
