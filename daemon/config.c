@@ -12,6 +12,8 @@
 #define AT(name) offsetof(struct config, name)
 
 // clang-format off
+static const char *const levels[] = {"debug", "info", "warn", "error", NULL}, *const formats[] = {"text", "json", NULL};
+
 static const struct opt rows[] = {
     {"store", OPT_TEXT, AT(store), 0, 0, NULL, NULL, "DIR", "where jobs and films are kept, on a local disk ($XDG_DATA_HOME/longtake)"},
     {"model", OPT_TEXT, AT(model), 0, 0, NULL, NULL, "DIR", "model folder (the one that stands beside the programs)"},
@@ -31,6 +33,11 @@ static const struct opt rows[] = {
     {"silence-ms", OPT_LONG, AT(silence_ms), 100, 1e9, NULL, NULL, "MS", "a silent worker is given up after (3000)"},
     {"stall-ms", OPT_LONG, AT(stall_ms), 100, 1e12, NULL, NULL, "MS", "a worker that does not get on is given up after (3600000)"},
     {"upload-max", OPT_LONG, AT(upload_max), 1, 9e18, NULL, NULL, "BYTES", "the largest file a client may bring (17179869184)"},
+    {"keep-days", OPT_REAL, AT(keep_days), 0, 1e6, NULL, NULL, "DAYS", "jobs that ended longer ago go, with their films (0: never)"},
+    {"keep-bytes", OPT_LONG, AT(keep_bytes), 0, 9e18, NULL, NULL, "BYTES", "the oldest films of ended jobs go when all have more (0: any)"},
+    {"free-min", OPT_LONG, AT(free_min), 0, 9e18, NULL, NULL, "BYTES", "segments wait, and files are refused, while the store's disk has less left (1073741824)"},
+    {"log-level", OPT_NAME, AT(log_level), 0, 0, levels, NULL, "LEVEL", "debug, info, warn or error (info)"},
+    {"log-format", OPT_NAME, AT(log_format), 0, 0, formats, NULL, "FORMAT", "text or json (text)"},
     {"worker", OPT_TEXT, AT(worker), 0, 0, NULL, NULL, "FILE", "the worker program (the one beside this program)"},
     {0},
 };
@@ -61,6 +68,8 @@ static int file_read(struct config *c, struct err *e)
             text = json_string_value(value);
         else if (json_is_boolean(value))
             text = json_is_true(value) ? "yes" : "no";
+        else if (json_is_real(value))
+            snprintf(number, sizeof number, "%.17g", json_real_value(value));
         else if (json_is_integer(value))
             snprintf(number, sizeof number, "%lld", (long long)json_integer_value(value));
         else
@@ -106,7 +115,8 @@ static int flags_read(struct config *c, int argc, char **argv, bool own, struct 
 
 int config_read(struct config *c, int argc, char **argv, struct err *e)
 {
-    *c = (struct config){.groups = 1, .ranks = 1, .attempts = 4, .upload_max = (int64_t)16 << 30};
+    *c = (struct config){
+        .groups = 1, .ranks = 1, .attempts = 4, .upload_max = (int64_t)16 << 30, .free_min = 1 << 30, .log_level = 1};
     int rc = flags_read(c, argc, argv, true, e);
     if (rc >= 0 && c->file) rc = file_read(c, e);
     if (rc >= 0) rc = opt_environment(rows, c, &c->arena, e);
@@ -127,7 +137,7 @@ static int folder_make(char *path, struct err *e)
     return 0;
 }
 
-int config_store(char *path, size_t n, struct err *e)
+int config_store_name(char *path, size_t n, struct err *e)
 {
     const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
     if (data && data[0] == '/')
@@ -136,7 +146,13 @@ int config_store(char *path, size_t n, struct err *e)
         snprintf(path, n, "%s/.local/share/longtake", home);
     else
         return err_set(e, E_INPUT, "neither XDG_DATA_HOME nor HOME is set; give --store DIR");
-    return folder_make(path, e);
+    return 0;
+}
+
+int config_store(char *path, size_t n, struct err *e)
+{
+    int rc = config_store_name(path, n, e);
+    return rc < 0 ? rc : folder_make(path, e);
 }
 
 void config_print(const struct config *c)
@@ -149,6 +165,8 @@ void config_print(const struct config *c)
             printf("%s: %s\n", o->key, *(const bool *)at ? "yes" : "no");
         else if (o->type == OPT_NAME)
             printf("%s: %s\n", o->key, o->names[*(const int *)at]);
+        else if (o->type == OPT_REAL)
+            printf("%s: %g\n", o->key, *(const double *)at);
         else if (o->type == OPT_INT)
             printf("%s: %d\n", o->key, *(const int *)at);
         else

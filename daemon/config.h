@@ -16,6 +16,9 @@ struct config {
     const char *listen, *join;                   // where clients and groups of other machines come in; NULL: nowhere
     const char *key, *client_keys, *worker_keys; // files
     bool plain_tcp;
+    int log_level, log_format;
+    double keep_days;
+    int64_t keep_bytes, free_min;
     const char *file; // --config
     bool help, check;
 };
@@ -27,6 +30,8 @@ int config_read(struct config *c, int argc, char **argv, struct err *e);
 void config_free(struct config *c);
 // The store that is used where none is given: $XDG_DATA_HOME/longtake, or ~/.local/share/longtake. Makes its parents.
 int config_store(char *path, size_t n, struct err *e);
+// The same, and makes nothing.
+int config_store_name(char *path, size_t n, struct err *e);
 void config_print(const struct config *c);
 
 #endif

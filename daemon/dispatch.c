@@ -144,6 +144,8 @@ bool dispatch_wants(const struct dispatch *d, int priority)
     return n_ahead <= AHEAD * (d->n_seats + 1) && priority >= heaviest + SCHED_MARGIN;
 }
 
+void dispatch_hold(struct dispatch *d, bool on) { d->holding = on; }
+
 void dispatch_turn(struct dispatch *d)
 {
     seats_turn(d);

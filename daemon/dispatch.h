@@ -37,6 +37,8 @@ bool dispatch_wants(const struct dispatch *d, int priority);
 // Forgets a job that is over or paused, and for which no work is under way.
 void dispatch_take(struct dispatch *d, struct job *j);
 void dispatch_turn(struct dispatch *d);
+// While it is on, no segment is begun; those under way are kept when they end.
+void dispatch_hold(struct dispatch *d, bool on);
 // A group that came by itself: the dispatcher's from now on. `set`: the mark of what it has loaded (proto/mark.h).
 void dispatch_join(struct dispatch *d, struct group *g, const uint8_t set[32]);
 

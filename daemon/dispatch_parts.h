@@ -69,6 +69,7 @@ struct dispatch {
     char layout[128]; // class of the groups that are started here, once one has called
     int64_t swept_ms;
     bool draining;
+    bool holding; // no segment is begun for now
 };
 
 // ---- dispatch.c

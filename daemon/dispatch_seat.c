@@ -253,7 +253,7 @@ static void seat_turn(struct dispatch *d, struct seat *s)
         return;
     }
     struct job *j = en->job;
-    bool hold = s->yields || d->draining;
+    bool hold = s->yields || d->draining || d->holding;
     int rc = talk_turn(&s->talk, s->group, d->o.store, d->room, hold || is_misplaced(d, s, &e), &e);
     if (s->talk.changed) dispatch_changed(d, j);
     s->talk.changed = false;
@@ -335,7 +335,7 @@ void seats_turn(struct dispatch *d)
         if (sweep || woken || news || s->due) seat_turn(d, s);
     }
     seats_tidy(d);
-    if (d->draining) return;
+    if (d->draining || d->holding) return;
     gather(d);
     yields_mark(d);
     if (d->n_waiting == 0) return;

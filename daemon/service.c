@@ -34,6 +34,8 @@ struct service {
     struct media_store *media;
     struct dispatch *dispatch;
     struct queue *queue;
+    struct keep *keep;
+    bool full; // the disk was, when it was last looked at
     struct submit *submit;
     struct held *held; // under way, by rising id
 };
@@ -233,6 +235,7 @@ int service_open(struct service **out, struct loop *l, const struct service_opti
     s->o = *o;
     snprintf(s->folder, sizeof s->folder, "%s", o->folder);
     queue_new(&s->queue);
+    keep_open(&s->keep, s->folder);
     int rc = store_open(&s->store, s->folder, e);
     if (rc >= 0) rc = folders_make(s, e);
     if (rc < 0) {
@@ -285,6 +288,7 @@ void service_close(struct service **ps)
     }
     submit_free(&s->submit);
     queue_free(&s->queue);
+    keep_close(&s->keep);
     media_store_close(&s->media);
     store_close(&s->store);
     free(s);
@@ -325,9 +329,33 @@ static void take_up_more(struct service *s)
     }
 }
 
+static bool in_use(void *ctx, uint64_t id) { return find(ctx, id) != NULL; }
+
+// Below the floor segments wait: a film that could not be written to its end would be worse.
+static void room_look(struct service *s)
+{
+    struct err e = {0};
+    bool full = keep_room(s->keep, &e) < 0;
+    if (full && !s->full) log_warn("disk.full", "text=\"%s\"", e.text);
+    if (!full && s->full) log_info("disk.free", "text=\"segments go on\"");
+    s->full = full;
+    dispatch_hold(s->dispatch, full);
+}
+
+void service_keep(struct service *s, const struct keep_limits *l) { keep_limit(s->keep, l); }
+
+void service_tell(const struct service *s)
+{
+    for (const struct held *h = s->held; h; h = h->next)
+        log_info("job.committed", "job=%llu state=%s segments=%lld of=%lld", (unsigned long long)h->job.id,
+                 job_state_name(h->job.state), (long long)h->job.committed, (long long)h->job.n_segments);
+}
+
 void service_turn(struct service *s)
 {
     tidy(s);
+    keep_turn(s->keep, s->store, in_use, s);
+    room_look(s);
     submit_turn(s->submit);
     take_up_more(s);
     dispatch_turn(s->dispatch);
@@ -456,6 +484,12 @@ static void live_json(json_t *o, const struct job *j)
     json_object_set_new(o, "status", json_string(job_state_name(j->state)));
     json_object_set_new(o, "percent", json_real(j->percent));
     json_object_set_new(o, "groups", json_integer(j->n_taken));
+    // device seconds are of groups; a group's ranks work at the same time
+    json_object_set_new(o, "stage_seconds",
+                        json_pack("{sfsfsfsf}", "condition", (double)j->condition_ms / 1000, "denoise",
+                                  (double)j->denoise_ms / 1000, "decode", (double)j->decode_ms / 1000, "tail",
+                                  (double)j->tail_ms / 1000));
+    json_object_set_new(o, "color_drift", json_real(j->drift));
     if (j->misplaced) json_object_set_new(o, "waits_for", json_pack("{ss}", "layout", j->layout));
     if (j->state == JOB_FAILED)
         json_object_set_new(o, "error", json_pack("{ssss}", "code", err_name(j->why.code), "message", j->why.text));
@@ -501,7 +535,8 @@ int service_list(struct service *s, uint64_t batch, uint64_t after, int most, js
 int service_put(struct service *s, const uint8_t hash[32], uint64_t offset, uint64_t total, const void *data, size_t n,
                 uint64_t *have, struct err *e)
 {
-    return media_store_put(s->media, hash, offset, total, data, n, have, e);
+    int rc = n > 0 ? keep_room(s->keep, e) : 0;
+    return rc < 0 ? rc : media_store_put(s->media, hash, offset, total, data, n, have, e);
 }
 
 int service_film(struct service *s, uint64_t id, int *fd, uint64_t *total, struct err *e)

@@ -8,6 +8,7 @@
 #define DAEMON_SERVICE_H
 
 #include "daemon/dispatch.h"
+#include "daemon/keep.h"
 #include "proto/json.h"
 
 struct service;
@@ -30,6 +31,10 @@ struct service_options {
 int service_open(struct service **out, struct loop *l, const struct service_options *o, struct err *e);
 void service_close(struct service **s);
 void service_turn(struct service *s);
+// What stays on the disk from now on, and how much of it must stay free.
+void service_keep(struct service *s, const struct keep_limits *l);
+// Tells in the log where all jobs under way stand; whatever is committed is on disk at any time.
+void service_tell(const struct service *s);
 // A group that came by itself: the service's from now on.
 void service_join(struct service *s, struct group *g, const uint8_t set[32]);
 // Nothing new is begun; true when all groups have gone. *n_left: jobs that are not over.

@@ -37,6 +37,7 @@ start() {
 }
 stop() { local rc=0; kill -TERM "$daemon"; wait "$daemon" || rc=$?; [ "$rc" -eq "$1" ] || fail "the daemon ends with $rc, not $1"; daemon=; }
 worker() { "$bin/fake_worker" --connect "$join" --model "$model" "$@" 2>>worker.log & workers="$workers $!"; last=$!; }
+under_way() { for _ in $(seq 200); do longtake status "$1" | grep -qE "segment ([2-9]|1[0-9])/" && return; sleep 0.05; done; fail "job $1 does not get on"; }
 submit() { longtake submit --image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav" "$@" | sed -E 's/job ([0-9]+):.*/\1/'; }
 
 . "$here/tests/fake_model.sh"
@@ -106,12 +107,13 @@ ok "a film made and fetched over TCP has the bytes of the undisturbed run"
 kill -9 "$last"
 stop 0
 
+export FAKE_WORKER=step:80
 # a daemon that is started anew: the group joins it again, and goes on
-unset LONGTAKE_CONNECT
+unset LONGTAKE_CONNECT LONGTAKE_KEY_FILE LONGTAKE_SERVER_KEY
 start --join "$join" --plain-tcp --groups 0
 worker --plain-tcp
 job=$(submit)
-until longtake status "$job" | grep -qE "segment [2-9]"; do sleep 0.05; done
+under_way "$job"
 kill -9 "$daemon"
 wait "$daemon" 2>/dev/null || true
 start --join "$join" --plain-tcp --groups 0 --silence-ms 1000
@@ -122,7 +124,7 @@ ok "a group joins a daemon that comes again"
 
 # a group that falls silent is named, its job goes to another one, and it comes back
 job=$(submit)
-until longtake status "$job" | grep -qE "segment [1-9]"; do sleep 0.05; done
+under_way "$job"
 silent=$last
 kill -STOP "$silent"
 worker --plain-tcp

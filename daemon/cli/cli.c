@@ -21,6 +21,7 @@ const struct verb cli_verbs[] = {
     {"pause", cli_pause, "let a job rest; what is made stays"},
     {"resume", cli_resume, "go on with a paused job; --relax-layout: on other processors, too"},
     {"retry", cli_retry, "go on with a failed or cancelled job from where it stands"},
+    {"doctor", cli_doctor, "is this machine ready? a line for each thing, with the way out", true},
     {"keygen", cli_keygen, "make keys for daemon, clients and workers on other machines: longtake keygen -o FILE",
      true},
     {"plan", cli_plan, "which layout of ranks would be the fastest, and whether it fits: longtake plan -n 4", true},

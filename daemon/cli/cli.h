@@ -41,6 +41,7 @@ int cli_cancel(int argc, char **argv);
 int cli_pause(int argc, char **argv);
 int cli_resume(int argc, char **argv);
 int cli_retry(int argc, char **argv);
+int cli_doctor(int argc, char **argv);
 int cli_keygen(int argc, char **argv);
 int cli_plan(int argc, char **argv);
 int cli_weights(int argc, char **argv);

@@ -1,7 +1,8 @@
 // `longtake serve`: the loop around service and desk.
 //
 // SIGTERM and SIGINT drain: nothing new is begun, workers leave at their next step, what is committed stays. With work
-// left the exit code is 75: started again, the daemon goes on with it.
+// left the exit code is 75: started again, the daemon goes on with it. SIGHUP reads the configuration again and takes
+// what may change under way; SIGUSR1 tells what is committed.
 #include "daemon/cli/cli.h"
 #include "daemon/config.h"
 #include "daemon/desk.h"
@@ -30,6 +31,8 @@ struct daemon {
     struct desk *desk;
     struct doors doors;
     struct fleet *fleet; // or NULL
+    int argc;
+    char **argv; // read again on SIGHUP
     int signum;
     int64_t goodbye_ms, watchdog_ms, barked_ms;
     int n_left;
@@ -78,6 +81,75 @@ static void on_stop(void *ctx, int signum)
     notify_say("STOPPING=1");
     d->signum = signum;
     d->goodbye_ms = clock_ms() + GOODBYE_MS;
+}
+
+// ---- what may change while it runs
+
+static void apply(struct daemon *d)
+{
+    const struct config *c = &d->config;
+    log_init((enum log_level)c->log_level, "longtake", 0);
+    log_json(c->log_format);
+    struct keep_limits l = {.age_s = (int64_t)(c->keep_days * 86400), .bytes = c->keep_bytes, .free_min = c->free_min};
+    if (d->service) service_keep(d->service, &l);
+    if (d->desk) desk_allow(d->desk, &d->doors.clients);
+    if (d->fleet) fleet_allow(d->fleet, &d->doors.workers);
+}
+
+static bool is_same(const char *a, const char *b) { return a == b || (a && b && strcmp(a, b) == 0); }
+
+// All keys that are read once: told, where the file has another value now.
+static void tell_kept(const struct config *was, const struct config *now)
+{
+    static const char *const safe[] = {"keep-days",  "keep-bytes",  "free-min",   "log-level",
+                                       "log-format", "client-keys", "worker-keys"};
+    for (const struct opt *o = config_table(); o->key; o++) {
+        const char *a = (const char *)was + o->offset, *b = (const char *)now + o->offset;
+        bool reloads = false;
+        for (size_t i = 0; i < sizeof safe / sizeof *safe; i++) reloads |= strcmp(o->key, safe[i]) == 0;
+        size_t n = o->type == OPT_LONG ? sizeof(int64_t) : o->type == OPT_FLAG ? sizeof(bool) : sizeof(int);
+        bool same = o->type == OPT_TEXT ? is_same(*(const char *const *)a, *(const char *const *)b)
+                                        : o->type == OPT_REAL || memcmp(a, b, n) == 0;
+        if (!reloads && !same) log_warn("config.kept", "key=%s text=\"it is read at the start; restart\"", o->key);
+    }
+}
+
+static void on_reload(void *ctx, int signum)
+{
+    (void)signum;
+    struct daemon *d = ctx;
+    struct config now;
+    struct doors doors = {0};
+    struct err e = {0};
+    int rc = config_read(&now, d->argc, d->argv, &e);
+    if (rc >= 0) rc = doors_read(&doors, &now, &e);
+    if (rc < 0) {
+        log_error("config.refused", "text=\"%s\"", e.text);
+        doors_free(&doors);
+        config_free(&now);
+        return;
+    }
+    tell_kept(&d->config, &now);
+    d->config.keep_days = now.keep_days;
+    d->config.keep_bytes = now.keep_bytes;
+    d->config.free_min = now.free_min;
+    d->config.log_level = now.log_level;
+    d->config.log_format = now.log_format;
+    free(d->doors.clients.v);
+    free(d->doors.workers.v);
+    d->doors.clients = doors.clients;
+    d->doors.workers = doors.workers;
+    config_free(&now);
+    apply(d);
+    log_info("config.reloaded", "file=\"%s\"", d->config.file ? d->config.file : "");
+}
+
+// What is committed is on disk at any time; a scheduler that warns before it ends the job finds in the log what stays.
+static void on_commit(void *ctx, int signum)
+{
+    (void)signum;
+    struct daemon *d = ctx;
+    service_tell(d->service);
 }
 
 // 0, or the exit code.
@@ -150,6 +222,9 @@ static int run(struct daemon *d)
     loop_tick(d->loop, TICK_MS);
     loop_signal(d->loop, SIGINT, on_stop, d);
     loop_signal(d->loop, SIGTERM, on_stop, d);
+    loop_signal(d->loop, SIGHUP, on_reload, d);
+    loop_signal(d->loop, SIGUSR1, on_commit, d);
+    apply(d);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     log_info("daemon.ready", "store=%s model=%s groups=%d", d->store, d->model.name, c->groups);
@@ -173,6 +248,8 @@ int cli_serve(int argc, char **argv)
 {
     struct daemon *d = calloc(1, sizeof *d); // large
     BUG_IF(!d, "no memory for a daemon");
+    d->argc = argc;
+    d->argv = argv;
     int code = prepare(d, argc, argv);
     if (code == 0 && d->config.help)
         help();

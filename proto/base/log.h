@@ -8,6 +8,8 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR, LOG_OFF };
 
 // Lines below `level` are dropped. The default is LOG_INFO.
 void log_init(enum log_level level, const char *program, int rank);
+// From now on each line is a JSON object: time, level, program, rank, event, then the event's own keys.
+void log_json(int on);
 void log_event(enum log_level level, const char *event, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 #define log_debug(...) log_event(LOG_DEBUG, __VA_ARGS__)
