@@ -20,9 +20,9 @@
 enum {
     OP_US = 60000,
     CALLS_MAX = 1 << 16,
-    TRIES = 5,
-    LINK_CALLS = 4,
-    LATENCY_CALLS = 40,
+    TRIES = 25,
+    LINK_CALLS = 2,
+    LATENCY_CALLS = 4,
     VAE_WIDTH = 96,
     CONV_SIDE = 32
 };
