@@ -96,7 +96,7 @@ def main(scale, again=None):
         net.load_state_dict(state["now"])
         slow.resume(state["slow"])
     if again:
-        state.update(stage=[s[0] for s in STAGES].index(again), used=0.0, opts=None)
+        state.update(stage=[s[0] for s in STAGES].index(again), total=state["total"] + state["used"], used=0.0, opts=None)
     step, total = state["step"], state["total"]
     curve = run.Curve("vae", ["stage", "l1", "psnr", "psnr_mouth", "psnr_eyes", "psnr_last9", "latent_sd"], step)
     for i in range(state["stage"], len(STAGES)):
