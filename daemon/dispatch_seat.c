@@ -197,6 +197,7 @@ static void yields_mark(struct dispatch *d)
         n_free += !s->entry;
         s->yields = false;
     }
+    if (n == 0) return;
     memcpy(d->fitting, d->waiting, (size_t)n * sizeof *d->waiting);
     for (;;) {
         int at = sched_pick(d->fitting, n, 0, clock_ms());
