@@ -2,9 +2,10 @@
 // again is another guest, and the one before it falls silent.
 //
 // Who says HELLO is looked at: another version, or another model than this daemon's, is refused with a sentence
-// (FAILED), and nothing else of it is heard. Weights are compared by their mark (proto/mark.h). A group that beats and
-// is not known, because this daemon was started after it or gave it up while it was silent, is asked to begin with
-// HELLO.
+// (FAILED), and nothing else of it is heard. Weights are compared by their mark (proto/mark.h). Groups that have loaded
+// the same set are held against each other, too: one build of the program, one fingerprint of what is in the files. The
+// first of them decides, because the daemon itself reads no weights. A group that beats and is not known, because this
+// daemon was started after it or gave it up while it was silent, is asked to begin with HELLO.
 //
 // Messages go to the group's inbox at once, all that are there: the socket's descriptor is edge-triggered. A bound on
 // the messages of one turn keeps the loop's other work going.
@@ -21,6 +22,9 @@ enum { TURN_MAX = 512, GUESTS_MAX = 4096 };
 struct guest {
     struct chan_peer peer;
     struct group *group;
+    uint8_t set[32], weights[32];
+    bool has_weights;
+    char build[48]; // "", "none": not told
 };
 
 struct fleet {
@@ -99,6 +103,33 @@ static void refuse(struct fleet *f, const struct chan_peer *to, const struct err
     answer(f, to, why);
 }
 
+static bool builds_differ(const char *a, const char *b)
+{
+    bool told = a[0] && b[0] && strcmp(a, "none") != 0 && strcmp(b, "none") != 0;
+    return told && strcmp(a, b) != 0;
+}
+
+// Jobs of one set go from group to group, and must not change on the way.
+static int fellows_check(const struct fleet *f, const struct msg_hello *h, struct err *e)
+{
+    for (int i = 0; i < f->n_guests; i++) {
+        const struct guest *g = &f->guest[i];
+        if (memcmp(g->set, h->set, sizeof g->set) != 0) continue;
+        if (builds_differ(g->build, h->build))
+            return err_set(e, E_INPUT,
+                           "the group on %s is another build (%.8s) of the worker than %s (%.8s): install the same on "
+                           "both, or end all of the other build first",
+                           h->host, h->build, group_name(g->group), g->build);
+        if (g->has_weights && h->has_weights && memcmp(g->weights, h->weights, sizeof g->weights) != 0)
+            return err_set(e, E_INPUT,
+                           "the files of the group on %s have other numbers (%02x%02x%02x%02x) than those of %s "
+                           "(%02x%02x%02x%02x): give both copies of one model folder",
+                           h->host, h->weights[0], h->weights[1], h->weights[2], h->weights[3], group_name(g->group),
+                           g->weights[0], g->weights[1], g->weights[2], g->weights[3]);
+    }
+    return 0;
+}
+
 static int hello_check(const struct fleet *f, const struct msg_hello *h, struct err *e)
 {
     static const uint8_t none[32];
@@ -114,7 +145,7 @@ static int hello_check(const struct fleet *f, const struct msg_hello *h, struct 
                        h->host, h->model[0], h->model[1], h->model[2], h->model[3], f->model[0], f->model[1],
                        f->model[2], f->model[3]);
     if (f->n_guests >= GUESTS_MAX) return err_set(e, E_INPUT, "%d groups have joined already", f->n_guests);
-    return 0;
+    return fellows_check(f, h, e);
 }
 
 static void on_hello(struct fleet *f, const struct chan_peer *from)
@@ -135,7 +166,10 @@ static void on_hello(struct fleet *f, const struct chan_peer *from)
                             .ended = on_ended,
                             .ctx = f};
     struct guest *g = &f->guest[f->n_guests++];
-    g->peer = *from;
+    *g = (struct guest){.peer = *from, .has_weights = h->has_weights};
+    memcpy(g->set, h->set, sizeof g->set);
+    memcpy(g->weights, h->weights, sizeof g->weights);
+    snprintf(g->build, sizeof g->build, "%s", h->build);
     group_welcome(&g->group, &o);
     log_info("group.joined", "name=\"%s\" n=%d", group_name(g->group), f->n_guests);
     f->o.joined(f->o.ctx, g->group, h->set);

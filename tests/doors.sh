@@ -98,8 +98,16 @@ FAKE_VERSION=0.0.9 worker --key-file node.key --server-key daemon.key.pub
 logged "is 0.0.9: install the same on both"
 wait "$last" && fail "a group of another version goes on"
 ok "who is refused ends"
-worker --key-file node.key --server-key daemon.key.pub
+FAKE_BUILD=one FAKE_WEIGHTS=1 worker --key-file node.key --server-key daemon.key.pub
+first=$last
 logged "group.joined"
+FAKE_BUILD=two worker --key-file node.key --server-key daemon.key.pub
+logged "is another build (two)"
+wait "$last" && fail "a group of another build goes on beside the first"
+FAKE_BUILD=one FAKE_WEIGHTS=2 worker --key-file node.key --server-key daemon.key.pub
+logged "have other numbers (02000000)"
+wait "$last" && fail "a group with other numbers in its files goes on beside the first"
+last=$first
 longtake watch "$job" >watched || fail "job $job: $(cat watched)"
 longtake fetch "$job" -o got.mp4
 cmp -s got.mp4 whole.mp4 || fail "the film that was made over TCP has other bytes"

@@ -13,6 +13,7 @@
 //   step:MS     time of a step          once:FILE  trouble comes only while FILE is absent, and makes it
 //   log:FILE    a line for each RUN: segment, start, keep range, last, mean of its picture; before them its pid and
 //   arguments
+// FAKE_VERSION, FAKE_BUILD and FAKE_WEIGHTS (a number) are what it says of itself in HELLO.
 #include "proto/base/clock.h"
 #include "proto/base/hash.h"
 #include "proto/chan_call.h"
@@ -419,6 +420,10 @@ int main(int argc, char **argv)
         for (;;) pause();
     const char *version = getenv("FAKE_VERSION");
     snprintf(f.hello.version, sizeof f.hello.version, "%s", version ? version : LONGTAKE_VERSION);
+    const char *build = getenv("FAKE_BUILD"), *weights = getenv("FAKE_WEIGHTS");
+    snprintf(f.hello.build, sizeof f.hello.build, "%s", build ? build : "none");
+    f.hello.has_weights = weights != NULL;
+    f.hello.weights[0] = (uint8_t)(weights ? atoi(weights) : 0);
     snprintf(f.hello.device, sizeof f.hello.device, "nothing");
     f.hello.ranks = 1;
     snprintf(f.hello.layout, sizeof f.hello.layout, "%s", f.layout);
