@@ -8,20 +8,20 @@
 #include "daemon/group.h"
 
 #include "daemon/inbox.h"
+#include "daemon/leftovers.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/chan.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { HELLO_MS = 60000, SILENCE_MS = 3000, STALL_MS = 3600000, AWAY_MS = 1000, FOLDER_MAX = 80, FOLDER_FILES = 16 };
+enum { HELLO_MS = 60000, SILENCE_MS = 3000, STALL_MS = 3600000, AWAY_MS = 1000, FOLDER_MAX = 80 };
 
 struct group {
     struct group_options o; // strings are gone; times hold
@@ -67,6 +67,7 @@ static int socket_open(struct group *g, struct loop *l, struct err *e)
     const char *base = getenv("XDG_RUNTIME_DIR");
     char endpoint[FOLDER_MAX + 80];
     if (!base || strlen(base) > FOLDER_MAX || access(base, W_OK) < 0) base = "/tmp";
+    leftovers_sweep(base);
     snprintf(g->folder, sizeof g->folder, "%s/longtake-XXXXXX", base);
     if (!mkdtemp(g->folder)) { // mode 0700
         int why = errno;
@@ -189,13 +190,6 @@ static int guest_check(struct group *g, int64_t now, struct err *e)
 bool group_is_guest(const struct group *g) { return g->guest; }
 const char *group_name(const struct group *g) { return g->name; }
 
-static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
-{
-    (void)st, (void)kind, (void)ftw;
-    remove(path);
-    return 0;
-}
-
 void group_end(struct group **pg)
 {
     struct group *g = *pg;
@@ -208,7 +202,7 @@ void group_end(struct group **pg)
     loop_child_kill(&g->child);
     loop_unwatch(&g->watch);
     chan_close(&g->chan);
-    if (g->folder[0]) nftw(g->folder, remove_entry, FOLDER_FILES, FTW_DEPTH | FTW_PHYS); // MPI's files are there too
+    if (g->folder[0]) leftovers_remove(g->folder); // MPI's files are there too
     free(g);
 }
 

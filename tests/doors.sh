@@ -161,4 +161,30 @@ cmp -s stalled.mp4 whole.mp4 || fail "other bytes after a group stalled"
 ok "a stalled group is named, ended and replaced"
 kill -9 "$last"
 stop 0
+
+# folders that a daemon left which was killed go when the next one starts a worker; living and young ones stay
+leave() { # FOLDER AGE [WORDS]: a socket that nobody listens at any more, or, with words, somebody does
+  mkdir -m 700 "$1"
+  python3 - "$1" "${3:-}" <<'P' &
+import os, socket, sys, time
+s = socket.socket(socket.AF_UNIX)
+os.chdir(sys.argv[1])
+s.bind("socket")
+if sys.argv[2]:
+    s.listen()
+    time.sleep(30)
+P
+  if [ -n "${3:-}" ]; then workers="$workers $!"; else wait $!; fi
+  for _ in $(seq 100); do [ -S "$1/socket" ] && break; sleep 0.05; done
+  sleep 0.1
+  touch -d "$2" "$1"
+}
+leave "$tmp/longtake-aaaaaa" "1 hour ago"
+leave "$tmp/longtake-bbbbbb" now
+leave "$tmp/longtake-cccccc" "1 hour ago" listen
+longtake render --model model --worker "$bin/fake_worker" --image "$here/deploy/media/portrait.png" \
+  --audio "$here/deploy/media/voice.wav" -o swept.mp4 2>/dev/null || fail "render fails"
+[ ! -e longtake-aaaaaa ] || fail "a dead daemon's folder stays"
+[ -S longtake-bbbbbb/socket ] && [ -S longtake-cccccc/socket ] || fail "a living folder is removed"
+ok "what a killed daemon left is swept, what lives is not"
 echo "doors: $checks checks passed"
