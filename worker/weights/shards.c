@@ -55,9 +55,12 @@ static int check_places(const struct weights *w, const char *path, const json_t 
     {
         char file[4096];
         beside(file, sizeof file, path, json_string_value(value));
-        if (!weights_has(w, name) || strcmp(weights_file(w, name), file) != 0)
-            return err_set(e, E_INPUT, "%s says that %s holds %s, which it does not", path, json_string_value(value),
-                           name);
+        const char *said = json_string_value(value);
+        if (!weights_has(w, name))
+            return err_set(e, E_INPUT, "%s says that %s holds %s, which it does not", path, said, name);
+        if (strcmp(weights_file(w, name), file) != 0)
+            return err_set(e, E_INPUT, "%s says that %s holds %s, but %s holds it", path, said, name,
+                           weights_file(w, name));
     }
     return 0;
 }
