@@ -149,7 +149,7 @@ apart 3 " has another build of this program than rank 0" "ranks of different bui
 
 # What rank 1 reserves when all goes well, but for the last of it. The shadow of a sanitizer leaves nothing to measure.
 if grep -q __asan_init "$bin/longtake-worker"; then
-  echo "skip: a rank without memory, under a sanitizer"
+  echo "not tried under a sanitizer: a rank without memory"
 else
   group bash -c 'echo $$ >pid; exec "$@"' - "$bin/longtake-worker" "${by_hand[@]}" --model model >log 2>&1 &
   pid=$!
