@@ -46,10 +46,11 @@ model_with() { cp -rs "$tmp/model" model && (cd model && eval "$1"); }
 own() { cp --remove-destination "$(readlink -f "$1")" "$1"; } # a file of the folder's own in the place of the link
 # worker_of, decoder_of: the process that belongs to the job of this folder, once it is there and denoises
 child_of() {
-  local i pid
+  local i pid parent
   for i in $(seq 400); do
-    for pid in $(pgrep -f "$1" || true); do
-      [ "$(readlink "/proc/$(ps -o ppid= -p "$pid" 2>/dev/null | tr -d ' ')/cwd" 2>/dev/null)" != "$PWD" ] || { echo "$pid"; return 0; }
+    for pid in $(pgrep -f "$1" || true); do # no process a candidate: a busy machine has many, and each costs it time
+      read -r _ _ _ parent _ 2>/dev/null <"/proc/$pid/stat" || continue
+      [ ! "/proc/$parent/cwd" -ef "$PWD" ] || { echo "$pid"; return 0; }
     done
     sleep 0.05
   done

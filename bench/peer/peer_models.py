@@ -5,7 +5,8 @@
 
 PYTHON is one that has torch. The networks are written here in PyTorch's own fast operations: scaled_dot_product_attention
 with fused projections, channels-last convolutions where they win, no autograd; each is also offered to torch.compile, and the
-fastest way counts (found in the first round). A DiT of one block is the block of the 14B network with patches, words, picture,
+fastest way counts (found in the first round); only the VAE, whose nine frames take minutes, runs once on each side and is
+not compiled. A DiT of one block is the block of the 14B network with patches, words, picture,
 voice and head, over two latent frames of 480x832; conditions' keys and values are made before, as the step loop has them."""
 import argparse
 import csv
