@@ -6,34 +6,20 @@ set -euo pipefail
 bin=$(realpath "$1")
 here=$(cd "$(dirname "$0")/.." && pwd)
 tmp=$(mktemp -d)
-daemon=
-trap '[ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null; rm -rf "$tmp"' EXIT
+trap '[ -z "${daemon:-}" ] || kill -9 "$daemon" 2>/dev/null; rm -rf "$tmp"' EXIT
 cd "$tmp"
-export XDG_DATA_HOME=$tmp/data XDG_RUNTIME_DIR=$tmp FAKE_WORKER=step:20
-checks=0
-
-fail() { echo "operations: $*" >&2; tail -5 log >&2; exit 1; }
-ok() { checks=$((checks + 1)); echo "ok $*"; }
-longtake() { timeout 60 "$bin/longtake" "$@"; }
+name=operations
+. "$here/tests/daemon.sh"
+flags=(--config settings.yaml)
+export FAKE_WORKER=step:20
 logged() { for _ in $(seq 200); do grep -qE -- "$1" log && { ok "logged: $1"; return; }; sleep 0.05; done; fail "no '$1' in the log"; }
-start() {
-  "$bin/longtake" serve --model model --worker "$bin/fake_worker" --config settings.yaml "$@" 2>>log &
-  daemon=$!
-  for _ in $(seq 200); do longtake list >/dev/null 2>&1 && return; sleep 0.05; done
-  fail "the daemon does not start"
-}
-submit() { longtake submit --image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav" "$@" | sed -E 's/job ([0-9]+):.*/\1/'; }
-segments() { longtake status "$1" --json | sed -E 's/.*"segments":([0-9]+).*/\1/'; }
-
-. "$here/tests/fake_model.sh"
-fake_model model
 : >log
 
 # settings that are read again, and those that are not
 echo "log-format: json" >settings.yaml
 start
-job=$(submit)
-for _ in $(seq 200); do [ "$(segments "$job")" -ge 2 ] && break; sleep 0.05; done
+id=$(submit)
+for _ in $(seq 200); do [ "$(field "$id" segments)" -ge 2 ] && break; sleep 0.05; done
 kill -USR1 "$daemon"
 logged '"event":"job.committed","job":1,"state":"running","segments":[1-9]'
 kill -0 "$daemon" || fail "SIGUSR1 ended the daemon"
@@ -42,9 +28,9 @@ printf 'log-format: json\nfree-min: 1000000000000000000\ngroups: 3\n' >settings.
 kill -HUP "$daemon"
 logged '"event":"config.kept","key":"groups"'
 logged '"event":"disk.full"'
-had=$(segments "$job")
+had=$(field "$id" segments)
 sleep 1
-[ "$(segments "$job")" -le $((had + 2)) ] || fail "segments go on below the floor"
+[ "$(field "$id" segments)" -le $((had + 2)) ] || fail "segments go on below the floor"
 echo other >other.txt
 cp "$here/deploy/media/voice2.wav" new.wav
 longtake submit --image "$here/deploy/media/portrait.png" --audio new.wav >out 2>err && fail "a file is taken below the floor"
@@ -56,7 +42,7 @@ logged '"event":"config.refused"'
 echo "log-format: json" >settings.yaml
 kill -HUP "$daemon"
 logged '"event":"disk.free"'
-longtake watch "$job" >watched || fail "job $job: $(cat watched)"
+longtake watch "$id" >watched || fail "job $id: $(cat watched)"
 ok "a daemon that waited for space goes on"
 python3 - log <<'P' || fail "a line of the log is no JSON"
 import json, sys
@@ -66,23 +52,23 @@ P
 ok "every line of the log is a JSON object"
 
 # retention
-[ -f "data/longtake/jobs/$job/video.mp4" ] || fail "no film of job $job"
+[ -f "data/longtake/jobs/$id/video.mp4" ] || fail "no film of job $id"
 printf 'keep-days: 0.00002\n' >settings.yaml
 kill -HUP "$daemon"
-for _ in $(seq 200); do [ ! -e "data/longtake/jobs/$job" ] && break; sleep 0.05; done
-[ ! -e "data/longtake/jobs/$job" ] || fail "the film of an old job stays"
-longtake status "$job" >out 2>err && fail "an old job stays"
-grep -q "there is no job $job" err || fail "$(cat err)"
+for _ in $(seq 200); do [ ! -e "data/longtake/jobs/$id" ] && break; sleep 0.05; done
+[ ! -e "data/longtake/jobs/$id" ] || fail "the film of an old job stays"
+longtake status "$id" >out 2>err && fail "an old job stays"
+grep -q "there is no job $id" err || fail "$(cat err)"
 ok "a job goes when it is old"
 printf 'keep-bytes: 1\n' >settings.yaml
 kill -HUP "$daemon"
-job=$(submit)
-longtake watch "$job" >watched || true
+id=$(submit)
+longtake watch "$id" >watched || true
 kill -TERM "$daemon"
 wait "$daemon" || fail "SIGTERM: $?"
 start
-for _ in $(seq 200); do [ ! -e "data/longtake/jobs/$job" ] && break; sleep 0.05; done
-[ ! -e "data/longtake/jobs/$job" ] || fail "films that are too much stay"
+for _ in $(seq 200); do [ ! -e "data/longtake/jobs/$id" ] && break; sleep 0.05; done
+[ ! -e "data/longtake/jobs/$id" ] || fail "films that are too much stay"
 ok "the oldest films go when all are too much"
 kill -TERM "$daemon"
 wait "$daemon" || fail "SIGTERM: $?"
