@@ -142,7 +142,7 @@ static int by_name(const void *a, const void *b) { return memcmp(a, b, NAME); }
 static void brought_tidy(struct keep *k)
 {
     char path[PATH_SIZE];
-    qsort(k->named, k->n_named, NAME, by_name);
+    if (k->n_named > 0) qsort(k->named, k->n_named, NAME, by_name);
     snprintf(path, sizeof path, "%s/media", k->folder);
     DIR *d = opendir(path);
     for (struct dirent *at; d && (at = readdir(d));) {
