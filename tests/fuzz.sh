@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
 # Fuzzes every reader of hostile bytes for SECONDS each (default 30), under address and undefined-behaviour sanitizers.
 # Needs clang with its runtime (clang-14, libclang-rt-14-dev, libomp-14-dev). The last line counts targets.
-#   tests/fuzz.sh [SECONDS]
+#   tests/fuzz.sh [SECONDS] [TARGET...]     targets: safetensors torchpt job message tokenizer, or all of them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seconds=${1:-30}
+shift $(($# > 0))
+[ $# -gt 0 ] || set -- job message safetensors tokenizer torchpt
+for name in "$@"; do
+  [ -f "tests/fuzz/fuzz_$name.c" ] || { echo "fuzz.sh: there is no target '$name'; there are: $(cd tests/fuzz && echo fuzz_*.c)" >&2 && exit 2; }
+done
 build=build-fuzz
 CC=clang-14 CXX=clang++-14 cmake -G Ninja -B $build -DCMAKE_BUILD_TYPE=RelWithDebInfo -DLONGTAKE_TESTS=OFF -DLONGTAKE_FUZZ=ON >/dev/null
-cmake --build $build --target seed_corpus fuzz_safetensors fuzz_torchpt fuzz_job fuzz_message fuzz_tokenizer >/dev/null
+cmake --build $build --target seed_corpus "${@/#/fuzz_}" >/dev/null
 seeds=$build/seeds
 rm -rf $seeds
 $build/bin/seed_corpus $seeds
 passed=0 failed=0
-for target in $build/bin/fuzz_*; do
-  name=$(basename "$target")
+for name in "${@/#/fuzz_}"; do
+  target=$build/bin/$name
   mkdir -p $build/corpus/"$name" $seeds/"$name" $build/found
   folders=($build/corpus/"$name" $seeds/"$name")
   [ -d tests/fuzz/corpus/"$name" ] && folders+=(tests/fuzz/corpus/"$name")

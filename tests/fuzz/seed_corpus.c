@@ -1,5 +1,5 @@
-// Writes the first inputs of the fuzz targets that are made by our own writers: whole files of every format, and one
-// message of every kind. seed_corpus DIR makes DIR/fuzz_safetensors, DIR/fuzz_torchpt, DIR/fuzz_message.
+// Writes the first inputs of the fuzz targets that are made by our own writers: whole files of every format, and
+// messages of every kind. seed_corpus DIR makes DIR/fuzz_safetensors, DIR/fuzz_torchpt, DIR/fuzz_message.
 #include "proto/msg.h"
 #include "worker/weights/write_safetensors.h"
 #include "worker/weights/write_torchpt.h"
@@ -53,12 +53,15 @@ static void write_weights(void)
     }
 }
 
-static void write_message(const struct msg *m)
+static void write_message(const struct msg *m, const char *name)
 {
     void *bytes;
     size_t n;
+    struct err e = {0};
+    struct msg back;
     msg_encode(m, &bytes, &n);
-    FILE *f = fopen(path_of("fuzz_message", msg_name(m->kind)), "w");
+    check(msg_decode(&back, bytes, n, m->bulk, m->n_bulk, &e), &e); // a first input that is refused shows little
+    FILE *f = fopen(path_of("fuzz_message", name), "w");
     if (!f) exit(1);
     fputc(m->n_bulk, f);
     for (int i = 0; i < m->n_bulk; i++) {
@@ -70,43 +73,96 @@ static void write_message(const struct msg *m)
     free(bytes);
 }
 
+enum { PICTURE = 16 * 16 * 3, MASKS = 2 * 16 * 16 };
+
+static void bulk(struct msg *m, int n_bulk, size_t a, size_t b, size_t c)
+{
+    static const uint8_t zeros[1024];
+    size_t n[] = {a, b, c};
+    m->n_bulk = n_bulk;
+    for (int i = 0; i < n_bulk; i++) m->bulk[i] = (struct msg_bulk){zeros, n[i]};
+}
+
+static void fill(struct msg *m)
+{
+    switch (m->kind) {
+    case MSG_HELLO:
+        m->hello = (struct msg_hello){"0.1.0", "cpu", "cpu avx2 x2", "here", 2, 71, "ab12", true, {1}, {2}, {3}};
+        break;
+    case MSG_OPEN:
+        m->open = (struct msg_open){.spec = {.h = 16,
+                                             .w = 16,
+                                             .size = "t",
+                                             .frame_num = 5,
+                                             .motion_frame = 1,
+                                             .n_frames = 9,
+                                             .n_speakers = 1,
+                                             .steps = 2,
+                                             .teacache_poly = {1, -2, 3, -4, 5},
+                                             .prompt = "words"},
+                                    .n_samples = {640}};
+        bulk(m, 2, PICTURE, 0, 0);
+        break;
+    case MSG_RUN:
+        m->run = (struct msg_run){.keep_to = 5, .first = true};
+        bulk(m, 3, PICTURE, 0, 0);
+        break;
+    case MSG_FRAMES:
+        m->frames.n = 2;
+        bulk(m, 1, PICTURE, 0, 0);
+        break;
+    case MSG_BLOB:
+    case MSG_TAIL:
+    case MSG_SUBMIT:
+    case MSG_ANSWER:
+        bulk(m, 1, 100, 0, 0);
+        break;
+    case MSG_PUT:
+        m->put.total = 200;
+        bulk(m, 1, 100, 0, 0);
+        break;
+    case MSG_FAILED:
+        m->failed.code = E_INPUT;
+        break;
+    case MSG_NOTICE:
+        snprintf(m->notice, sizeof m->notice, "a sentence");
+        break;
+    case MSG_CONTROL:
+        snprintf(m->control, sizeof m->control, "pause");
+        break;
+    default:
+        break;
+    }
+}
+
+// One of every kind, and the forms that some have besides: two speakers with their masks over several spans, a span
+// that begins with colours of its own, one that goes on from a tail and ends, the jobs of a batch.
 static void write_messages(void)
 {
-    static struct msg m;
+    struct msg m;
     for (enum msg_kind k = MSG_HELLO; k <= MSG_ANSWER; k++) {
         m = (struct msg){.kind = k, .job = 3};
+        fill(&m);
+        write_message(&m, msg_name(k));
         if (k == MSG_OPEN) {
-            m.open.spec = (struct spec_render){.h = 16,
-                                               .w = 16,
-                                               .size = "t",
-                                               .frame_num = 5,
-                                               .motion_frame = 1,
-                                               .n_frames = 9,
-                                               .n_speakers = 1,
-                                               .steps = 2,
-                                               .teacache_poly = {1, -2, 3, -4, 5},
-                                               .prompt = "words"};
-            m.open.n_samples[0] = 640;
-            m.n_bulk = 2;
-            m.bulk[0].n = 768;
+            m.open.spec.n_speakers = 2;
+            m.open.spec.n_reach = 12;
+            m.open.spec.mode = SPEC_CLIP;
+            m.open.spec.teacache = m.open.spec.apg = true;
+            m.open.n_samples[1] = 1280;
+            bulk(&m, 2, PICTURE, MASKS, 0);
+            write_message(&m, "OPEN-two");
         } else if (k == MSG_RUN) {
-            m.run = (struct msg_run){.keep_to = 5, .first = true};
-            m.n_bulk = 2;
-            m.bulk[0].n = 768;
-        } else if (k == MSG_BLOB || k == MSG_TAIL || k == MSG_FRAMES) {
-            m.n_bulk = 1;
-            m.bulk[0].n = 768;
+            m.run = (struct msg_run){.segment = 7, .start = 40, .keep_to = 5, .first = true, .ends = true};
+            bulk(&m, 3, PICTURE, 0, PICTURE);
+            write_message(&m, "RUN-span");
+            m.run = (struct msg_run){.segment = 8, .start = 44, .keep_from = 1, .keep_to = 3, .last = true};
+            bulk(&m, 2, PICTURE, 300, 0);
+            write_message(&m, "RUN-tail");
+        } else if (k == MSG_LIST) {
+            m.list_batch = 3;
+            write_message(&m, "LIST-batch");
         }
-        if (k == MSG_SUBMIT || k == MSG_PUT || k == MSG_ANSWER) {
-            m.n_bulk = 1;
-            m.bulk[0].n = 100;
-        }
-        if (k == MSG_PUT) m.put.total = 200;
-        if (k == MSG_NOTICE) snprintf(m.notice, sizeof m.notice, "a sentence");
-        if (k == MSG_CONTROL) snprintf(m.control, sizeof m.control, "pause");
-        if (k == MSG_FRAMES) m.frames.n = 2;
-        if (k == MSG_FAILED) m.failed.code = E_INPUT;
-        write_message(&m);
     }
 }
 
