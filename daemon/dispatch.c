@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ATTEMPTS = 4, AHEAD = 4, SAVE_MS = 300 };
+enum { ATTEMPTS = 4, AHEAD = 4, AHEAD_MOST = 64, PREPARING_LEAST = 2, PREPARING_MOST = 4, SAVE_MS = 300 };
 
 void dispatch_new(struct dispatch **out, struct loop *l, const struct dispatch_options *o)
 {
@@ -24,6 +24,8 @@ void dispatch_new(struct dispatch **out, struct loop *l, const struct dispatch_o
     d->loop = l;
     d->o = *o;
     if (d->o.attempts < 1) d->o.attempts = ATTEMPTS;
+    int cores = loop_cores();
+    d->most_preparing = cores < PREPARING_LEAST ? PREPARING_LEAST : cores > PREPARING_MOST ? PREPARING_MOST : cores;
     for (int i = 0; i < d->o.groups; i++) seat_add(d, &(struct seat *){NULL});
     talk_room_new(&d->room);
     *out = d;
@@ -55,7 +57,7 @@ void dispatch_free(struct dispatch **pd)
     *pd = NULL;
 }
 
-void dispatch_add(struct dispatch *d, struct job *j)
+void dispatch_add(struct dispatch *d, struct job *j, int64_t since_ms)
 {
     struct entry *en = calloc(1, sizeof *en);
     size_t n = (size_t)d->n_entries + 1;
@@ -64,7 +66,7 @@ void dispatch_add(struct dispatch *d, struct job *j)
     d->fitting = realloc(d->fitting, n * sizeof *d->fitting);
     d->waiter = realloc(d->waiter, n * sizeof *d->waiter);
     BUG_IF(!en || !d->entry || !d->waiting || !d->fitting || !d->waiter, "no memory for a job");
-    *en = (struct entry){.d = d, .job = j, .waiting_since_ms = clock_ms(), .set = dispatch_set_of(d, j)};
+    *en = (struct entry){.d = d, .job = j, .waiting_since_ms = since_ms, .set = dispatch_set_of(d, j)};
     d->entry[d->n_entries++] = en;
 }
 
@@ -130,18 +132,21 @@ void dispatch_fail(struct dispatch *d, struct entry *en, const struct err *why)
     dispatch_move(d, en->job, JOB_FAIL);
 }
 
+// One job a group is ready ahead of it, but no more than so many: groups that become free at the same moment are few,
+// and each such job holds files. Those that no group here may go on with stand in nobody's way.
 bool dispatch_wants(const struct dispatch *d, int priority)
 {
-    int n_ahead = 0, heaviest = INT_MIN;
+    int n_ahead = 0, n_misplaced = 0, heaviest = INT_MIN, most = d->n_seats < AHEAD_MOST ? d->n_seats : AHEAD_MOST;
     if (d->draining) return false;
     for (int i = 0; i < d->n_entries; i++) {
         const struct job *j = d->entry[i]->job;
         if (j->state != JOB_READY && j->state != JOB_PREPARING && j->state != JOB_QUEUED) continue;
-        n_ahead++;
-        if (j->priority > heaviest) heaviest = j->priority;
+        n_misplaced += j->misplaced;
+        n_ahead += !j->misplaced;
+        if (!j->misplaced && j->priority > heaviest) heaviest = j->priority;
     }
-    if (n_ahead <= d->n_seats) return true;
-    return n_ahead <= AHEAD * (d->n_seats + 1) && priority >= heaviest + SCHED_MARGIN;
+    if (n_ahead <= most) return n_misplaced <= AHEAD * (most + 1);
+    return n_ahead <= AHEAD * (most + 1) && priority >= heaviest + SCHED_MARGIN;
 }
 
 void dispatch_hold(struct dispatch *d, bool on) { d->holding = on; }
@@ -149,6 +154,7 @@ void dispatch_hold(struct dispatch *d, bool on) { d->holding = on; }
 void dispatch_turn(struct dispatch *d)
 {
     seats_turn(d);
+    dispatch_prepare(d);
     for (int i = 0; i < d->n_entries; i++) {
         struct job *j = d->entry[i]->job;
         if (j->unsaved && outlives(j->state) && clock_ms() - j->tried_ms > SAVE_MS) save(d, j);

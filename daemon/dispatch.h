@@ -30,9 +30,10 @@ struct dispatch_options {
 
 void dispatch_new(struct dispatch **out, struct loop *l, const struct dispatch_options *o);
 void dispatch_free(struct dispatch **d);
-// A job in any state but running. Queued ones are begun at once: dispatch_wants says whether one of `priority` should
-// be brought, so that some are read ahead of the groups and an urgent one is read at once.
-void dispatch_add(struct dispatch *d, struct job *j);
+// A job in any state but running, which has waited since then. Queued ones are read as soon as it is their turn:
+// dispatch_wants says whether one of `priority` should be brought, so that some are read ahead of the groups and an
+// urgent one is read soon.
+void dispatch_add(struct dispatch *d, struct job *j, int64_t since_ms);
 bool dispatch_wants(const struct dispatch *d, int priority);
 // Forgets a job that is over or paused, and for which no work is under way.
 void dispatch_take(struct dispatch *d, struct job *j);

@@ -21,6 +21,7 @@ struct entry {
     struct job *job;
     int64_t waiting_since_ms;
     uint64_t set; // its model set, as a hash
+    bool rests;   // its media children do not stay between two questions
     // reading its media
     struct errand prepare;
     struct reel *reel;
@@ -58,7 +59,8 @@ struct dispatch {
     struct dispatch_options o;
     struct entry **entry;
     int n_entries;
-    struct seat **seat; // its own, then guests'
+    int n_preparing, most_preparing; // jobs whose media are being read at the same time
+    struct seat **seat;              // its own, then guests'
     int n_seats;
     struct known_set known[SETS_KNOWN];
     int n_known;
@@ -83,7 +85,9 @@ uint64_t dispatch_set_number(const uint8_t mark[MARK_BYTES], int threads);
 uint64_t dispatch_set_of(struct dispatch *d, const struct job *j);
 
 // ---- dispatch_work.c
-// Begins what a job needs that is no group's business.
+// Media of jobs that wait for it, the weightiest first.
+void dispatch_prepare(struct dispatch *d);
+// Begins what a job needs else that is no group's business.
 void dispatch_work(struct dispatch *d, struct entry *en);
 
 // ---- dispatch_seat.c

@@ -1,6 +1,10 @@
 // Work beside the loop: media are read, pictures looked up, pieces put into the film, the film delivered. At most one
 // of each kind is under way for a job; pictures, pieces and frames (intake.h) do not wait for each other.
+//
+// Reading media takes long and is never urgent, while frames and pieces are waited for by groups, and all share the
+// same threads: so only a few jobs are read at the same time, however many wait for it.
 #include "daemon/dispatch_parts.h"
+#include "proto/base/clock.h"
 #include "proto/base/log.h"
 
 #include <dirent.h>
@@ -8,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+enum { RESTLESS = 32 }; // so many jobs keep their media children
 
 static void begin(struct entry *en, struct errand *errand, void (*run)(void *ctx), void (*done)(void *ctx))
 {
@@ -23,6 +29,7 @@ static void prepare_run(void *ctx)
     struct entry *en = ctx;
     const struct job *j = en->job;
     en->prepare.rc = reel_open(&en->reel, j->spec, j->model, &en->reel_options, &en->prepare.error);
+    if (en->prepare.rc >= 0 && en->rests) reel_rest(en->reel);
 }
 
 static void notices_keep(struct dispatch *d, struct job *j, const char *lines)
@@ -43,6 +50,7 @@ static void prepare_done(void *ctx)
     struct job *j = en->job;
     int rc = en->prepare.rc;
     j->n_busy--;
+    en->d->n_preparing--;
     j->reel = en->reel;
     en->reel = NULL;
     free(en->cut);
@@ -76,8 +84,29 @@ static void prepare(struct dispatch *d, struct entry *en)
     dispatch_move(d, j, JOB_PREPARE);
     if (rc < 0)
         dispatch_fail(d, en, &en->prepare.error);
-    else
+    else {
+        d->n_preparing++;
+        en->rests = d->n_entries > RESTLESS;
         begin(en, &en->prepare, prepare_run, prepare_done);
+    }
+}
+
+void dispatch_prepare(struct dispatch *d)
+{
+    if (d->draining || d->n_preparing >= d->most_preparing) return;
+    int n = 0;
+    for (int i = 0; i < d->n_entries; i++) {
+        struct entry *en = d->entry[i];
+        const struct job *j = en->job;
+        if (j->state != JOB_QUEUED || j->n_busy > 0) continue;
+        d->waiter[n] = en;
+        d->fitting[n++] =
+            (struct sched_job){.id = j->id, .priority = j->priority, .waiting_since_ms = en->waiting_since_ms};
+    }
+    for (int at; d->n_preparing < d->most_preparing && (at = sched_pick(d->fitting, n, 0, clock_ms())) >= 0;) {
+        d->fitting[at].not_before_ms = INT64_MAX; // seen
+        prepare(d, d->waiter[at]);
+    }
 }
 
 // ---- pictures
@@ -88,6 +117,7 @@ static void look_run(void *ctx)
     struct reel *r = en->job->reel;
     en->look.rc = en->colour ? reel_colour_picture(r, en->span->number, en->colour, &en->look.error) : 0;
     if (en->look.rc >= 0) en->look.rc = reel_picture(r, en->segment, en->picture, &en->look.error);
+    if (en->rests) reel_rest(r);
 }
 
 static void look_done(void *ctx)
@@ -128,6 +158,7 @@ static void look(struct entry *en, struct span *s)
     en->span = s;
     en->segment = s->picture_wanted;
     en->job->picture_busy = true;
+    en->rests = en->d->n_entries > RESTLESS;
     begin(en, &en->look, look_run, look_done);
 }
 
@@ -221,7 +252,6 @@ void dispatch_work(struct dispatch *d, struct entry *en)
     struct job *j = en->job;
     bool renders = j->state == JOB_RUNNING || j->state == JOB_READY;
     if (d->draining) return;
-    if (j->state == JOB_QUEUED && j->n_busy == 0) prepare(d, en);
     if (!j->reel || j->state == JOB_PREPARING || j->state == JOB_COMPLETED) return;
     struct span *s = renders && !j->picture_busy ? who_looks(j) : NULL;
     if (s) look(en, s);

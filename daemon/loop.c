@@ -214,6 +214,8 @@ void loop_child_kill(struct loop_child **pc)
 
 // ---- work
 
+int loop_cores(void) { return (int)uv_available_parallelism(); }
+
 static void on_work(uv_work_t *w)
 {
     struct loop_job *j = w->data;

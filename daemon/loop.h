@@ -47,6 +47,9 @@ void loop_child_kill(struct loop_child **c);
 // Runs work(ctx) on another thread, then done(ctx) on the loop's.
 void loop_work(struct loop *l, void (*work)(void *ctx), void (*done)(void *ctx), void *ctx);
 
+// Processors that this program may use.
+int loop_cores(void);
+
 // Waits for all work that is under way, its `done` included.
 void loop_settle(struct loop *l);
 

@@ -2,7 +2,10 @@
 // any weight is read.
 //
 // Order matters for whoever waits: first the picture (fast), then the voice (decoded whole), then where spans begin (a
-// video is looked through for that), then the masks, then the film.
+// video is looked through for that), then the masks.
+//
+// The film is opened with its first piece: the sound's encoder alone takes a megabyte, and a thousand jobs may wait for
+// their first segment; and to go on with a long film, all of its voice goes through that encoder again.
 #include "daemon/reel.h"
 
 #include "daemon/media/masks.h"
@@ -30,8 +33,9 @@ struct reel {
     int64_t *cut;            // plan's
     int64_t *span_end;       // [n_spans] segment after each
     uint8_t *colour, *masks; // colour: of the first span
-    struct mux *mux;
-    int64_t n_made; // frames, once the film is closed
+    struct mux *mux;         // from the first piece on
+    int64_t n_made, n_bytes; // of the film while it is not open
+    bool over;               // the film is delivered or ended
 };
 
 // ---- opening
@@ -210,6 +214,7 @@ static int check_room(const struct reel *r, struct err *e)
 
 static int open_film(struct reel *r, struct err *e)
 {
+    if (r->mux) return 0;
     struct mux_options o = {.path = r->info.growing,
                             .picture = reel_piece_options(r),
                             .n_frames = r->info.n_frames,
@@ -218,8 +223,8 @@ static int open_film(struct reel *r, struct err *e)
                             .rate = r->voice_info.mux_rate,
                             .channels = r->voice_info.mux_channels,
                             .n_audio = r->voice_info.n_mux,
-                            .resume_frames = r->o->frames,
-                            .resume_bytes = r->o->bytes};
+                            .resume_frames = r->n_made,
+                            .resume_bytes = r->n_bytes};
     return mux_open(&r->mux, &o, e);
 }
 
@@ -239,7 +244,6 @@ static int reel_fill(struct reel *r, const struct model *m, struct err *e)
     if (rc >= 0 && source_notice(r->source)) notice_lines(r, source_notice(r->source));
     if (rc >= 0) rc = make_masks(r, self, e);
     if (rc >= 0) rc = check_room(r, e);
-    if (rc >= 0) rc = open_film(r, e);
     notice_lines(r, r->source_info.warnings);
     notice_lines(r, r->voice_info.warnings);
     return rc;
@@ -251,6 +255,8 @@ int reel_open(struct reel **out, struct spec *s, const struct model *m, const st
     BUG_IF(!r, "no memory for a job's media");
     r->spec = s;
     r->o = o;
+    r->n_made = o->frames;
+    r->n_bytes = o->bytes;
     snprintf(r->info.growing, sizeof r->info.growing, "%s/film.mp4", o->folder);
     r->output = strdup(s->output);
     BUG_IF(!r->output, "no memory for a job's media");
@@ -303,6 +309,8 @@ int reel_picture(struct reel *r, int64_t segment, uint8_t *rgb, struct err *e)
 
 const char *reel_notice(struct reel *r) { return source_notice(r->source); }
 
+void reel_rest(struct reel *r) { source_rest(r->source); }
+
 int reel_voice(struct reel *r, int speaker, float *to, int64_t from, int64_t n, struct err *e)
 {
     return voice_read16(r->voice, speaker, to, from, n, e);
@@ -320,9 +328,11 @@ int reel_add(struct reel *r, const char *path, int64_t segment, int64_t *bytes, 
 {
     struct plan_segment g = plan_segments_at(&r->plan, segment);
     struct piece *p = NULL;
+    int rc = open_film(r, e);
+    if (rc < 0) return rc;
     BUG_IF(mux_frames(r->mux) != g.start + g.keep_from, "segment %lld is added after frame %lld", (long long)segment,
            (long long)mux_frames(r->mux));
-    int rc = piece_read(&p, path, g.keep_to - g.keep_from, e);
+    rc = piece_read(&p, path, g.keep_to - g.keep_from, e);
     if (rc >= 0) rc = mux_piece(r->mux, p, e);
     if (rc >= 0) rc = mux_sync(r->mux, e);
     if (rc >= 0) *bytes = mux_bytes(r->mux);
@@ -334,9 +344,11 @@ int64_t reel_frames(const struct reel *r) { return r->mux ? mux_frames(r->mux) :
 
 int reel_finish(struct reel *r, struct err *e)
 {
-    int rc = mux_finish(r->mux, r->output, e);
+    int rc = open_film(r, e);
+    if (rc >= 0) rc = mux_finish(r->mux, r->output, e);
     if (rc < 0) return rc;
     r->mux = NULL;
+    r->over = true;
     r->n_made = r->info.n_frames;
     return 0;
 }
@@ -350,11 +362,13 @@ bool reel_is_delivered(const char *folder, const char *output)
 
 bool reel_abandon(struct reel *r)
 {
-    if (!r->mux) return false;
-    r->n_made = mux_frames(r->mux);
+    if (r->over) return false;
+    if (r->mux) r->n_made = mux_frames(r->mux);
     bool worth = r->n_made > 0;
     mux_abort(r->mux, worth);
+    if (!r->mux && !worth) unlink(r->info.growing); // of a run that died before its first piece was kept
     r->mux = NULL;
+    r->over = true;
     return worth;
 }
 

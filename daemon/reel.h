@@ -1,8 +1,8 @@
 // The media of one job: what its worker hears and sees, and the film that it becomes.
 //
-// Life: reel_open reads all inputs, refuses bad ones, fits the spec to them (size, length), finds where spans begin and
-// opens the film, anew or where an earlier run was cut off; then pictures and voice for workers, pieces for the film;
-// reel_finish or reel_abandon; reel_close. The growing film lies in the folder that is given.
+// Life: reel_open reads all inputs, refuses bad ones, fits the spec to them (size, length) and finds where spans begin;
+// then pictures and voice for workers, pieces for the film, which begins with the first of them, anew or where an
+// earlier run was cut off; reel_finish or reel_abandon; reel_close. The growing film lies in the folder that is given.
 //
 // Threads: pictures are asked for by one thread at a time, and so is the film; the two and reel_voice do not mind each
 // other.
@@ -56,6 +56,8 @@ const uint8_t *reel_masks(const struct reel *r);
 int reel_picture(struct reel *r, int64_t segment, uint8_t *rgb, struct err *e);
 // What the last picture has shown of the video that the user should know: sentences, one a line, or NULL.
 const char *reel_notice(struct reel *r);
+// No picture is asked for in a while: what runs beside this process for it ends. Called by whoever asks for pictures.
+void reel_rest(struct reel *r);
 int reel_voice(struct reel *r, int speaker, float *to, int64_t from, int64_t n, struct err *e);
 
 // How pieces of this film are made; the text lives as long as the spec.

@@ -143,7 +143,7 @@ static void names_sync(const char *folder)
     close(fd);
 }
 
-static int take_up(struct service *s, uint64_t id, struct err *e)
+static int take_up(struct service *s, uint64_t id, int64_t since_ms, struct err *e)
 {
     struct store_job row;
     char folder[PATH_SIZE], film[PATH_SIZE];
@@ -170,7 +170,7 @@ static int take_up(struct service *s, uint64_t id, struct err *e)
     while (*at && (*at)->job.id < id) at = &(*at)->next;
     h->next = *at;
     *at = h;
-    dispatch_add(s->dispatch, &h->job);
+    dispatch_add(s->dispatch, &h->job, since_ms);
     return 0;
 }
 
@@ -321,7 +321,7 @@ static void take_up_more(struct service *s)
     while (queue_top(s->queue, &next) && dispatch_wants(s->dispatch, next.priority)) {
         struct err why = {0}, e = {0};
         queue_remove(s->queue, next.id);
-        if (take_up(s, next.id, &why) >= 0) continue;
+        if (take_up(s, next.id, next.since_ms, &why) >= 0) continue;
         log_error("job.lost", "job=%llu text=\"%s\"", (unsigned long long)next.id, why.text);
         if (store_move(s->store, next.id, job_state_name(JOB_FAILED), &why, &e) < 0)
             log_error("store.failed", "job=%llu text=\"%s\"", (unsigned long long)next.id, e.text);

@@ -242,7 +242,7 @@ static int render(struct run *r)
     loop_signal(r->loop, SIGTERM, on_interrupt, r);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a sentence
-    dispatch_add(r->dispatch, &r->job);
+    dispatch_add(r->dispatch, &r->job, clock_ms());
     loop_run(r->loop);
     dispatch_free(&r->dispatch);
     loop_free(&r->loop);

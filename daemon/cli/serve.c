@@ -18,9 +18,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
-enum { TICK_MS = 100, GOODBYE_MS = 5000 };
+enum { TICK_MS = 100, GOODBYE_MS = 5000, FILES = 1 << 16 };
 
 struct daemon {
     struct config config;
@@ -192,6 +193,15 @@ static int doors_open(struct daemon *d, struct err *e)
     return fleet_open(&d->fleet, d->loop, &o, e);
 }
 
+// Each job under way holds a few files, and each group a socket: a thousand of each are more than shells allow.
+static void files_allow(void)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= FILES) return;
+    files.rlim_cur = files.rlim_max < FILES ? files.rlim_max : FILES;
+    setrlimit(RLIMIT_NOFILE, &files);
+}
+
 static int run(struct daemon *d)
 {
     struct err e = {0};
@@ -211,6 +221,7 @@ static int run(struct daemon *d)
                                 .changed = on_change,
                                 .submitted = on_submitted,
                                 .ctx = d};
+    files_allow();
     int rc = loop_new(&d->loop, on_turn, d, &e);
     if (rc >= 0) rc = service_open(&d->service, d->loop, &o, &e);
     if (rc >= 0) rc = desk_open(&d->desk, d->loop, d->store, &e);

@@ -1,5 +1,8 @@
 // The parent's side: times out of frames (proto/plan_segments.h), questions to the child, answers checked, since a
 // decoder that was talked into something answers through the same pipe.
+//
+// A child costs a process and three descriptors, so it is only there while it is needed: one of a still picture goes
+// when that has been cut to size, one of a video when its caller lets it rest. The next question starts another one.
 #include "daemon/media/source.h"
 
 #include "daemon/media/child.h"
@@ -15,7 +18,7 @@ enum { FPS = 25, FRAME_US = 1000000 / FPS, USABLE_WITHIN = 2 * FPS, SKETCH = 64 
 #define OTHER_SHOT 0.5 // share of the pixels that change their colour
 
 struct source {
-    struct child *child;
+    struct child *child;     // NULL: none is needed now
     struct source_options o; // path is ours
     bool still;
     bool measured;
@@ -49,6 +52,24 @@ static int child_open(struct child **c, const char *self, const char *path, cons
         *c = NULL;
     }
     return rc;
+}
+
+// Its child, started again where it has none.
+static int awake(struct source *s, struct err *e)
+{
+    struct picture_head h;
+    if (s->child) return 0;
+    int rc = child_open(&s->child, s->o.self, s->o.path, "picture", s->o.published, &h, e);
+    if (rc < 0 || (h.h == s->first_h && h.w == s->first_w)) return rc;
+    source_rest(s);
+    return err_set(e, E_INPUT, "picture %s has %dx%d pixels now, and had %dx%d when it was opened", s->o.path, h.w, h.h,
+                   s->first_w, s->first_h);
+}
+
+void source_rest(struct source *s)
+{
+    child_kill(s->child);
+    s->child = NULL;
 }
 
 static int ask(struct child *c, const char *path, struct picture_ask a, struct picture_answer *got, void *bytes,
@@ -87,7 +108,8 @@ int source_measure(struct source *s, int64_t limit, struct source_info *info, st
     if (s->still) return 0;
     struct picture_answer n;
     struct picture_ask a = {.what = PICTURE_LENGTH, .at = limit > 0 ? (limit + 1) * FRAME_US : 0};
-    int rc = ask(s->child, s->o.path, a, &n, NULL, 0, e);
+    int rc = awake(s, e);
+    if (rc >= 0) rc = ask(s->child, s->o.path, a, &n, NULL, 0, e);
     if (rc < 0) return rc;
     if (n.n_us < 1 || n.n_pictures < 1 || n.rate_num < 1 || n.rate_den < 1) return nonsense(s->o.path, e);
     s->n_us = n.n_us;
@@ -131,11 +153,10 @@ static void look_for_cut(struct source *s, int64_t frame, const uint8_t *rgb, si
     }
     if (later && differ > OTHER_SHOT && !s->told_cut) {
         s->told_cut = true;
-        warn_add(
-            s->notice, sizeof s->notice,
-            "the video seems to have a cut between %.2f s and %.2f s, and faces may melt there; with --cuts auto, "
-            "the film begins afresh at each shot",
-            (double)s->sketched / FPS, (double)frame / FPS);
+        warn_add(s->notice, sizeof s->notice,
+                 "the video seems to have a cut between %.2f s and %.2f s, and faces may melt there; with --cuts auto, "
+                 "the film begins afresh at each shot",
+                 (double)s->sketched / FPS, (double)frame / FPS);
     }
     memcpy(s->sketch, now, sizeof now);
     s->sketched = frame;
@@ -177,7 +198,8 @@ int source_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, 
         a.at = plan_film_picture(&s->film, frame);
     } else if (!s->still)
         a.at = plan_film_us(s->n_us, s->o.end, frame);
-    int rc = ask(s->child, s->o.path, a, &got, rgb, n, e);
+    int rc = awake(s, e);
+    if (rc >= 0) rc = ask(s->child, s->o.path, a, &got, rgb, n, e);
     if (rc >= 0 && !s->still) look(s, frame, &got, rgb, (size_t)h * (size_t)w);
     if (rc < 0 || !s->still) return rc;
     free(s->kept);
@@ -186,6 +208,7 @@ int source_picture(struct source *s, int64_t frame, int h, int w, uint8_t *rgb, 
     memcpy(s->kept, rgb, n);
     s->kept_h = h;
     s->kept_w = w;
+    source_rest(s);
     return 0;
 }
 
@@ -200,7 +223,8 @@ int source_shots(struct source *s, int64_t n_frames, int64_t **frame, int *n, st
     *n = 0;
     *frame = us;
     if (s->still) return 0;
-    int rc = child_ask(s->child, &a, sizeof a, e);
+    int rc = awake(s, e);
+    if (rc >= 0) rc = child_ask(s->child, &a, sizeof a, e);
     do {
         if (rc >= 0) rc = child_read(s->child, &got, sizeof got, e);
     } while (rc >= 0 && got.n_pictures == -1);

@@ -1,9 +1,9 @@
 // Where the reference pictures of a job come from: a picture or a video of any frame rate, seen at 25 frames a second.
 //
 // Life: source_open (the file is looked at, bad ones are refused), source_measure for a video, source_picture any
-// number of times, in any order, source_close. All decoding is in a media child (child.h); what is held here is one
-// picture. Calls may take as long as decoding takes; they may come from any one thread at a time that outlives the
-// source.
+// number of times, in any order, source_close. All decoding is in a media child (child.h), which is there while it is
+// needed; what is held here is one picture. Calls may take as long as decoding takes; they may come from any one thread
+// at a time that outlives the source.
 #ifndef DAEMON_MEDIA_SOURCE_H
 #define DAEMON_MEDIA_SOURCE_H
 
@@ -46,6 +46,8 @@ int source_colour_picture(struct source *s, int64_t frame, int h, int w, uint8_t
 // What the last picture has shown of the video that the user should know, sentences, one a line, or NULL; each matter
 // is told once.
 const char *source_notice(struct source *s);
+// Ends what runs beside this process for it, until the next question, which takes as long as opening did.
+void source_rest(struct source *s);
 void source_close(struct source *s);
 
 // A mask: the brightness of the picture at `path`, stretched to h x w. The caller frees *plane.
