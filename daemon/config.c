@@ -28,6 +28,7 @@ static const struct opt rows[] = {
     {"device", OPT_NAME, AT(device), 0, 0, launch_devices, NULL, "auto|cpu|cuda", "what workers compute on (auto, which is the CPU)"},
     {"layout", OPT_TEXT, AT(layout), 0, 0, NULL, NULL, "GxRxH", "how they share a job: ranks of guide x ring x heads (auto)"},
     {"shard", OPT_NAME, AT(shard), 0, 0, launch_shards, NULL, "off|node|all", "spread weights over them: never, on each machine, over all (auto: if they do not fit)"},
+    {"weights", OPT_NAME, AT(weights), 0, 0, launch_weights, NULL, "resident|streamed|sharded", "the transformer's blocks: resident on each device, streamed from the host, sharded over ranks (auto: resident if they fit)"},
     {"attempts", OPT_INT, AT(attempts), 1, 1000, NULL, NULL, "N", "workers in a row that a job may lose without getting on (4)"},
     {"hello-ms", OPT_LONG, AT(hello_ms), 1, 1e9, NULL, NULL, "MS", "patience until a worker calls (60000)"},
     {"silence-ms", OPT_LONG, AT(silence_ms), 100, 1e9, NULL, NULL, "MS", "a silent worker is given up after (3000)"},

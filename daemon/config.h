@@ -11,7 +11,8 @@ struct config {
     const char *worker;
     int groups, attempts, ranks, device;
     const char *layout;
-    int shard; // of launch_shards
+    int shard;   // of launch_shards
+    int weights; // of launch_weights
     int64_t silence_ms, stall_ms, hello_ms, upload_max;
     const char *listen, *join;                   // where clients and groups of other machines come in; NULL: nowhere
     const char *key, *client_keys, *worker_keys; // files

@@ -20,6 +20,7 @@
 
 enum { EXIT_MISSING = 127, TAIL_BYTES = 8192, LINE_MAX_BYTES = 300 };
 
+const char *const launch_weights[] = {"auto", "resident", "streamed", "sharded", NULL};
 const char *const launch_shards[] = {"auto", "off", "node", "all", NULL};
 const char *const launch_devices[] = {"auto", "cpu", "cuda", NULL};
 
@@ -83,6 +84,7 @@ static void add_worker(struct arguments *a, const struct launch *l)
     add(a, "--cache", l->cache);
     add(a, "--device", l->ranks.device ? launch_devices[l->ranks.device] : "cpu");
     if (l->ranks.layout) add(a, "--layout", l->ranks.layout);
+    if (l->ranks.weights) add(a, "--weights", launch_weights[l->ranks.weights]);
     if (l->ranks.shard) add(a, "--shard", launch_shards[l->ranks.shard]);
 }
 

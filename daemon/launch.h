@@ -12,6 +12,7 @@
 enum { LAUNCH_ARGS = 80 };
 
 extern const char *const launch_shards[]; // names of struct launch_ranks' shard, ends with NULL
+extern const char *const launch_weights[]; // likewise of weights
 // Likewise of its device: auto, which is the CPU, cpu, cuda (a rank takes the card of its number on the machine).
 extern const char *const launch_devices[];
 
@@ -20,6 +21,7 @@ struct launch_ranks {
     int n;              // 0: 1
     const char *layout; // as the worker takes it, or NULL
     int shard;          // of launch_shards; 0: the worker chooses
+    int weights;        // of launch_weights; 0: the worker chooses
     int device;         // of launch_devices
 };
 

@@ -54,6 +54,12 @@ static int dev_fill(struct dev *d, const char *table, struct err *e)
     return overlay ? overlay(d, most ? most + 1 : NULL, e) : 0;
 }
 
+void dev_choose(const char *table)
+{
+    int which;
+    if (is_cuda(table, &which)) cuda_choose(which);
+}
+
 int dev_open(struct dev **out, const char *table, int n_threads, struct err *e)
 {
     struct dev *d = calloc(1, sizeof *d);

@@ -21,6 +21,9 @@ struct dev_arena;
 // "cpu:avx2" or "check:plain" go no further than that instruction set. `n_threads` 0 means the cores this process may
 // use (affinity and cgroup limit). The caller owns *out.
 int dev_open(struct dev **out, const char *table, int n_threads, struct err *e);
+// Before a launcher's library starts: makes the card that dev_open will open the process's own, so that nothing which
+// looks for a card in between settles on another. Any other table, and a machine without cards: nothing.
+void dev_choose(const char *table);
 void dev_close(struct dev **d);
 const char *dev_name(const struct dev *d); // "cpu avx512_bf16 x2", for logs and the layout class
 int dev_threads(const struct dev *d);

@@ -81,5 +81,6 @@ struct dev *check_fast_of(struct dev *d);
 // The table of a CUDA device, all slots and its memory; `which` is the card's number or -1 for the one that the
 // launcher's local rank names. A build without the toolkit has cuda_absent.c in its place, which says so.
 int cuda_open(struct dev *d, int which, struct err *e);
+void cuda_choose(int which); // that card, or none where there is none: cuda_open will tell
 
 #endif

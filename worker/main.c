@@ -38,7 +38,7 @@ struct flags {
     struct chan_call call;
     int wait;
     const char *model, *dit, *adapter, *voice, *cache, *table, *device, *layout;
-    int speakers, dtype, threads, parity, parent, shard, guide, ring, heads;
+    int speakers, dtype, threads, parity, parent, shard, weights, guide, ring, heads;
     const char *lora[LORAS_MAX];
     double lora_scale[LORAS_MAX];
     int n_lora;
@@ -68,6 +68,8 @@ static int scale_lora(void *base, struct arena *a, const struct opt *o, const ch
 
 enum shard { SHARD_AUTO, SHARD_OFF, SHARD_NODE, SHARD_ALL };
 static const char *const shards[] = {"auto", "off", "node", "all", NULL};
+enum weights_where { WEIGHTS_AUTO, WEIGHTS_RESIDENT, WEIGHTS_STREAMED, WEIGHTS_SHARDED };
+static const char *const wheres[] = {"auto", "resident", "streamed", "sharded", NULL};
 static const char *const dtypes[] = {"f32", "bf16", NULL}, *const parities[] = {"none", "published", NULL};
 
 #define AT(field) offsetof(struct flags, field)
@@ -95,6 +97,9 @@ static const struct opt rows[] = {
     {"heads", OPT_INT, AT(heads), 1, 4096, .value = "N", .help = "ranks that share attention heads [auto]"},
     {"shard", OPT_NAME, AT(shard), .names = shards, .value = "HOW",
      .help = "weights spread over ranks: off, node (each machine has them once), all, auto (node if they do not fit)"},
+    {"weights", OPT_NAME, AT(weights), .names = wheres, .value = "WHERE",
+     .help = "the transformer's blocks: resident on each device, streamed from the host's memory, sharded over ranks, "
+             "auto (resident if they fit)"},
     {"parity", OPT_NAME, AT(parity), .names = parities, .value = "WITH", .help = "published: with its quirks"},
     {"cache", OPT_TEXT, AT(cache), .value = "FOLDER",
      .help = "where voices and their features lie [$TMPDIR, /var/tmp]"},
@@ -133,6 +138,13 @@ static int read_flags(struct flags *f, struct arena *a, int argc, char **argv, s
     if (strcmp(f->device, "cpu") != 0 && f->table)
         return err_set(e, E_INPUT, "--table %s: tables are chosen on the cpu; --device %s has its own", f->table,
                        f->device);
+    if (f->weights == WEIGHTS_STREAMED && strcmp(f->device, "cpu") == 0)
+        return err_set(e, E_INPUT,
+                       "--weights streamed: on the cpu weights are in the host's memory anyway; leave it out, or take "
+                       "--device cuda");
+    if (f->weights == WEIGHTS_SHARDED ? f->shard == SHARD_OFF : f->weights != WEIGHTS_AUTO && f->shard > SHARD_OFF)
+        return err_set(e, E_INPUT, "--weights %s and --shard %s contradict each other; give one of them",
+                       wheres[f->weights], shards[f->shard]);
     if (f->selftest) return 0;
     if (!f->call.endpoint) return err_set(e, E_INPUT, "no coordinator; give --connect ENDPOINT");
     if (!f->model) return err_set(e, E_INPUT, "no model; give --model FOLDER");
@@ -176,7 +188,8 @@ static void tell_failed(struct link *l, const struct err *why)
 // What the ranks must have been given alike, beside the weights.
 static void hash_flags(const struct flags *f, uint8_t out[HASH_BYTES])
 {
-    const int numbers[] = {f->speakers, f->dtype, f->parity, f->shard, f->guide, f->ring, f->heads, f->n_lora};
+    const int numbers[] = {f->speakers, f->dtype, f->parity, f->shard, f->weights,
+                           f->guide,    f->ring,  f->heads,  f->n_lora};
     const char *const texts[] = {f->table, f->layout};
     struct hash h;
     hash_init(&h);
@@ -212,6 +225,8 @@ static int get_ready(const struct flags *f, struct ranks *r, const struct set_op
     if (rc == 0 && ranks_count(r) > 1)
         snprintf(hello->layout + strlen(hello->layout), sizeof hello->layout - strlen(hello->layout),
                  " %dx%dx%d, shard %s", wish.guide, wish.ring, wish.heads, shards[f->shard]);
+    if (rc == 0 && f->weights == WEIGHTS_STREAMED) // branches go as one batch then, which may sum otherwise
+        snprintf(hello->layout + strlen(hello->layout), sizeof hello->layout - strlen(hello->layout), ", streamed");
     if (rc == 0) rc = ranks_wish(r, wish, m->dit_heads, e);
     if (rc == 0) rc = ranks_agree(r, fingerprint_weights(hello->weights, o, e), e);
     hello->has_weights = rc == 0;
@@ -220,21 +235,44 @@ static int get_ready(const struct flags *f, struct ranks *r, const struct set_op
     return rc;
 }
 
+// Whether what a rank would keep is more than what it has.
+static int weigh(bool *too_much, struct ranks *r, struct dev *d, const struct set_options *o, struct err *e)
+{
+    int64_t needs = 0, has = dev_memory_free(d) / (dev_shares_host(d) ? ranks_here(r) : 1);
+    int rc = ranks_agree(r, set_weigh(&needs, o, e), e);
+    if (rc < 0) return rc;
+    int32_t any = needs > has / 10 * 8;
+    comm_all_reduce(ranks_comm(r), &any, 1, DT_I32, COMM_MAX);
+    *too_much = any;
+    if (any)
+        log_info("ranks.weights", "weights_mb=%lld free_mb=%lld", (long long)(needs >> 20), (long long)(has >> 20));
+    return 0;
+}
+
+// Blocks that stay with the host: each crosses the bus once for all branches.
+static void stream(struct set_options *o)
+{
+    o->stream_weights = true;
+    o->together = true;
+}
+
 // The ranks that spread the weights, or none.
 static int choose_sharers(const struct flags *f, struct ranks *r, struct dev *d, struct comm **out,
                           struct set_options *o, struct err *e)
 {
     int how = f->shard, rc = 0;
-    if (ranks_count(r) == 1 || how == SHARD_OFF) return 0;
-    if (how == SHARD_AUTO) {
-        int64_t needs = 0, has = dev_memory_free(d) / (dev_shares_host(d) ? ranks_here(r) : 1);
-        int32_t spread;
-        rc = ranks_agree(r, set_weigh(&needs, o, e), e);
-        if (rc < 0) return rc;
-        spread = needs > has / 10 * 8;
-        comm_all_reduce(ranks_comm(r), &spread, 1, DT_I32, COMM_MAX);
-        if (!spread) return 0;
-        log_info("ranks.shard", "weights_mb=%lld free_mb=%lld", (long long)(needs >> 20), (long long)(has >> 20));
+    bool too_much = true, alone = ranks_count(r) == 1;
+    if (f->weights == WEIGHTS_SHARDED && alone)
+        return err_set(e, E_INPUT,
+                       "--weights sharded: there is one rank to keep them; start more with -n, or leave it out");
+    if (f->weights == WEIGHTS_STREAMED) stream(o);
+    if (f->weights == WEIGHTS_STREAMED || f->weights == WEIGHTS_RESIDENT || how == SHARD_OFF) return 0;
+    if (alone && dev_shares_host(d)) return 0;
+    if (how == SHARD_AUTO && f->weights == WEIGHTS_AUTO) rc = weigh(&too_much, r, d, o, e);
+    if (rc < 0 || !too_much) return rc;
+    if (alone) {
+        stream(o);
+        return 0;
     }
     rc = ranks_sharers(r, how != SHARD_ALL, out, e);
     ranks_hold_guide(r);
@@ -342,6 +380,20 @@ static int run(const struct flags *f, struct ranks *r, struct err *e)
     return rc;
 }
 
+// The value of --device before flags are read, for which the ranks must know each other.
+static const char *device_of(int argc, char **argv)
+{
+    static const char flag[] = "--device";
+    const char *device = "cpu";
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], flag, sizeof flag - 1) != 0) continue;
+        const char *rest = argv[i] + sizeof flag - 1;
+        if (*rest == '=') device = rest + 1;
+        if (*rest == 0 && i + 1 < argc) device = argv[i + 1];
+    }
+    return device;
+}
+
 int main(int argc, char **argv)
 {
     spin_briefly(argv);
@@ -357,6 +409,7 @@ int main(int argc, char **argv)
     const char *tmp = getenv("TMPDIR");
     struct flags f = {.speakers = 1, .device = "cpu", .cache = tmp && tmp[0] ? tmp : "/var/tmp"};
     struct ranks *r = NULL;
+    dev_choose(device_of(argc, argv));
     int rc = ranks_open(&r, &e), rank = 0;
     if (rc == 0) {
         rank = ranks_number(r);

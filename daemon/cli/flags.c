@@ -24,6 +24,7 @@ static const struct opt rows[] = {
     {"ranks", OPT_INT, FIELD(ranks), 1, 4096, NULL, NULL, "N", "processes that render together; also -n (1)"},
     {"layout", OPT_TEXT, FIELD(layout), 0, 0, NULL, NULL, "GxRxH", "how they share the work: ranks of guide x ring x heads (auto)"},
     {"shard", OPT_NAME, FIELD(shard), 0, 0, launch_shards, NULL, "off|node|all", "spread weights over them: never, on each machine, over all (auto: if they do not fit)"},
+    {"weights", OPT_NAME, FIELD(weights), 0, 0, launch_weights, NULL, "resident|streamed|sharded", "the transformer's blocks: resident on each device, streamed from the host, sharded over ranks (auto: resident if they fit)"},
     {"help", OPT_FLAG, FIELD(help), 0, 0, NULL, NULL, NULL, "this list"},
     {"worker", OPT_TEXT, FIELD(worker), 0, 0, NULL, NULL, "FILE", NULL},
     {"attempts", OPT_INT, FIELD(attempts), 1, 1000, NULL, NULL, "N", NULL},

@@ -13,6 +13,7 @@ struct flags {
     int device, ranks, attempts;
     const char *layout; // of the ranks
     int shard;          // of launch_shards
+    int weights;        // of launch_weights
     int64_t stall_ms, hello_ms;
 };
 

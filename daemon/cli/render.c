@@ -228,7 +228,7 @@ static int render(struct run *r)
         .store = r->store,
         .folder = r->folder,
         .groups = 1,
-        .ranks = {.n = r->flags.ranks, .layout = r->flags.layout, .shard = r->flags.shard, .device = r->flags.device},
+        .ranks = {.n = r->flags.ranks, .layout = r->flags.layout, .shard = r->flags.shard, .weights = r->flags.weights, .device = r->flags.device},
         .attempts = r->flags.attempts,
         .hello_ms = r->flags.hello_ms,
         .stall_ms = r->flags.stall_ms,

@@ -212,7 +212,7 @@ static int run(struct daemon *d)
                                 .worker = c->worker ? c->worker : d->worker,
                                 .model = &d->model,
                                 .groups = c->groups,
-                                .ranks = {.n = c->ranks, .layout = c->layout, .shard = c->shard, .device = c->device},
+                                .ranks = {.n = c->ranks, .layout = c->layout, .shard = c->shard, .weights = c->weights, .device = c->device},
                                 .attempts = c->attempts,
                                 .hello_ms = c->hello_ms,
                                 .silence_ms = c->silence_ms,

@@ -355,6 +355,15 @@ static int local_rank()
     return 0;
 }
 
+static int card_of(int which, int cards) { return which >= 0 ? which : local_rank() % cards; }
+
+extern "C" void cuda_choose(int which)
+{
+    int cards = 0;
+    if (cudaGetDeviceCount(&cards) == cudaSuccess && cards > 0 && which < cards) cudaSetDevice(card_of(which, cards));
+    cudaGetLastError(); // what is wrong is told when the device is opened
+}
+
 static __global__ void probe_kernel() {}
 
 static cudaError_t streams_open(struct cuda *c)
@@ -386,17 +395,35 @@ static void streams_close(struct cuda *c)
     if (c->stream) cudaStreamDestroy(c->stream);
 }
 
+// Why there is no card, said so that the user knows what to do: the runtime's own words for a machine without a driver
+// are "CUDA driver version is insufficient".
+static int no_card(cudaError_t code, struct err *e)
+{
+    int driver = 0, built = 0;
+    cudaRuntimeGetVersion(&built);
+    if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+        return err_set(e, E_INPUT,
+                       "this machine has no NVIDIA driver: --device cuda needs one; install it, or use --device cpu");
+    if (driver / 1000 < built / 1000)
+        return err_set(e, E_INPUT,
+                       "the NVIDIA driver of this machine is for CUDA %d.%d, and this build wants %d.%d; install a "
+                       "newer driver, or use --device cpu",
+                       driver / 1000, driver % 1000 / 10, built / 1000, built % 1000 / 10);
+    return err_set(
+        e, E_INPUT,
+        "this machine has an NVIDIA driver and no card that it shows to this program (%s); look at nvidia-smi "
+        "and CUDA_VISIBLE_DEVICES, or use --device cpu",
+        code != cudaSuccess ? cudaGetErrorString(code) : "0 cards");
+}
+
 static int card_open(struct cuda *c, char *name, size_t n, int which, struct err *e)
 {
     int cards = 0;
     cudaError_t code = cudaGetDeviceCount(&cards);
-    if (code != cudaSuccess || cards == 0)
-        return err_set(e, E_INPUT,
-                       "this machine has no NVIDIA driver or no card (%s); use --device cpu, or install the driver",
-                       code != cudaSuccess ? cudaGetErrorString(code) : "no card");
+    if (code != cudaSuccess || cards == 0) return no_card(code, e);
     if (which >= cards)
         return err_set(e, E_INPUT, "there is no card %d: this machine has %d, counted from 0", which, cards);
-    c->card = which >= 0 ? which : local_rank() % cards;
+    c->card = card_of(which, cards);
     cudaDeviceProp p;
     code = cudaSetDevice(c->card);
     if (code == cudaSuccess) code = cudaGetDeviceProperties(&p, c->card);

@@ -15,6 +15,7 @@
 #include <string.h>
 
 enum : int64_t { PAGE = 2 << 20 };
+enum { RUNTIME = 13000 };
 
 struct sim_stream {
     int flags, priority;
@@ -28,14 +29,14 @@ struct sim_event {
 };
 
 static struct {
-    int cards, major, chosen;
+    int cards, major, chosen, version;
     int64_t total, mapped;
     cudaError_t last;
     std::map<void *, int64_t> blocks;                       // of cudaMalloc
     std::map<void *, int64_t> pinned;                       // of cudaHostAlloc
     std::map<CUmemGenericAllocationHandle, int64_t> chunks; // of cuMemCreate
     CUmemGenericAllocationHandle next;
-} driver = {.cards = 1, .major = 8, .total = int64_t(16) << 30, .next = 1};
+} driver = {.cards = 1, .major = 8, .version = RUNTIME, .total = int64_t(16) << 30, .next = 1};
 
 void sim_cards(int n, int major)
 {
@@ -43,6 +44,8 @@ void sim_cards(int n, int major)
     driver.major = major;
 }
 
+int sim_card_chosen(void) { return driver.chosen; }
+void sim_driver(int version) { driver.version = version; }
 void sim_card_bytes(int64_t n) { driver.total = n; }
 
 static cudaError_t said(cudaError_t code)
@@ -52,8 +55,22 @@ static cudaError_t said(cudaError_t code)
     return code;
 }
 
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = driver.version;
+    return said(cudaSuccess);
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = RUNTIME;
+    return said(cudaSuccess);
+}
+
 cudaError_t cudaGetDeviceCount(int *n)
 {
+    *n = 0;
+    if (driver.version < RUNTIME) return said(cudaErrorInsufficientDriver);
     *n = driver.cards;
     return driver.cards > 0 ? cudaSuccess : said(cudaErrorNoDevice);
 }
@@ -266,6 +283,8 @@ const char *cudaGetErrorString(cudaError_t code)
         return "out of memory";
     case cudaErrorInvalidConfiguration:
         return "invalid configuration argument";
+    case cudaErrorInsufficientDriver:
+        return "CUDA driver version is insufficient for CUDA runtime version";
     case cudaErrorNoDevice:
         return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:

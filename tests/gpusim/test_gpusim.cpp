@@ -12,6 +12,7 @@ extern "C" {
 #include "tests/gpusim/sim.h"
 
 #include <cublasLt.h>
+#include <stdlib.h>
 
 enum { N = 256 };
 
@@ -330,10 +331,21 @@ static void machine_without_card_is_told(void **)
     struct dev *d = NULL;
     struct err e = {};
     sim_clear();
-    sim_cards(0, 8);
-    assert_int_equal(dev_open(&d, "cuda", 0, &e), E_INPUT);
-    assert_non_null(strstr(e.text, "no NVIDIA driver or no card"));
-    assert_non_null(strstr(e.text, "--device cpu"));
+    static const struct {
+        int driver, cards;
+        const char *says;
+    } absent[] = {
+        {0, 0, "this machine has no NVIDIA driver: --device cuda needs one; install it, or use --device cpu"},
+        {12040, 1, "is for CUDA 12.4, and this build wants 13.0; install a newer driver, or use --device cpu"},
+        {13000, 0, "has an NVIDIA driver and no card"},
+    };
+    for (auto &a : absent) {
+        sim_driver(a.driver);
+        sim_cards(a.cards, 8);
+        assert_int_equal(dev_open(&d, "cuda", 0, &e), E_INPUT);
+        if (!strstr(e.text, a.says)) fail_msg("%s", e.text);
+    }
+    sim_driver(13000);
     sim_cards(1, 7);
     assert_int_equal(dev_open(&d, "cuda", 0, &e), E_INPUT);
     assert_non_null(strstr(e.text, "sm_70"));
@@ -343,6 +355,21 @@ static void machine_without_card_is_told(void **)
     assert_non_null(strstr(e.text, "no card 2"));
     assert_int_equal(dev_open(&d, "cuda:1", 0, &e), 0);
     dev_close(&d);
+    // The card of the launcher's local rank, chosen before anything else is started.
+    sim_cards(4, 8);
+    assert_int_equal(setenv("OMPI_COMM_WORLD_LOCAL_RANK", "6", 1), 0);
+    dev_choose("cpu");
+    assert_int_equal(sim_card_chosen(), 1);
+    dev_choose("cuda");
+    assert_int_equal(sim_card_chosen(), 2);
+    dev_choose("cuda:3");
+    assert_int_equal(sim_card_chosen(), 3);
+    dev_choose("cuda:4"); // there is none, and dev_open says so
+    assert_int_equal(sim_card_chosen(), 3);
+    assert_int_equal(dev_open(&d, "cuda", 0, &e), 0);
+    assert_int_equal(sim_card_chosen(), 2);
+    dev_close(&d);
+    assert_int_equal(unsetenv("OMPI_COMM_WORLD_LOCAL_RANK"), 0);
     sim_cards(1, 8);
 }
 

@@ -205,7 +205,7 @@ int dit_blocks_share(struct dit *m, const struct weights *w, struct comm *group,
     int rc = share_open(&m->step, m, w, group, false, streamed, e);
     if (rc == 0) rc = share_open(&m->context, m, w, group, true, streamed, e);
     if (rc == 0)
-        log_info("dit.shared", "ranks=%d own_mb=%lld block_mb=%lld", comm_size(group),
+        log_info(streamed ? "dit.streamed" : "dit.shared", "ranks=%d own_mb=%lld block_mb=%lld", comm_size(group),
                  (long long)((shard_own_bytes(m->step->shard) + shard_own_bytes(m->context->shard)) >> 20),
                  (long long)((shard_block_bytes(m->step->shard) + shard_block_bytes(m->context->shard)) >> 20));
     return rc;

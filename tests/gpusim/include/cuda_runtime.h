@@ -59,6 +59,7 @@ typedef enum cudaError {
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorInvalidConfiguration = 9,
+    cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
     cudaErrorNoKernelImageForDevice = 209,
@@ -80,6 +81,8 @@ struct cudaFuncAttributes {
     int maxThreadsPerBlock;
 };
 
+cudaError_t cudaDriverGetVersion(int *version); // 0: there is no driver
+cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaGetDeviceCount(int *n);
 cudaError_t cudaSetDevice(int card);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int card);
