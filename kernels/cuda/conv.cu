@@ -209,13 +209,17 @@ __global__ void split_kernel(bf16 *to, const float *x, int ci, int wide, int64_t
     store(to + i, c < ci ? part_of(load(x + i / (2 * wide) * ci + c), part) : bf16{0});
 }
 
-// A thread moves 16 bytes, or one element, of y.
-template <class T> __global__ void upsample_kernel(T *y, const T *x, int64_t count, int64_t h, int64_t w, int64_t c)
+// A thread reads 16 bytes, or one element, of x and writes them to their four places; w is of x.
+template <class T> __global__ void upsample_kernel(T *y, const T *x, int64_t count, int64_t w, int64_t c)
 {
     int64_t i = thread_index();
     if (i >= count) return;
-    int64_t k = i % c, col = i / c % w, row = i / (c * w) % h, t = i / (c * w * h);
-    store(y + i, load(x + ((t * (h / 2) + row / 2) * (w / 2) + col / 2) * c + k));
+    T v = load(x + i);
+    int64_t line = i / (c * w), at = line * 4 * w * c + i / c % w * 2 * c + i % c; // lines of y are 2 w c long
+    store(y + at, v);
+    store(y + at + c, v);
+    store(y + at + 2 * w * c, v);
+    store(y + at + 2 * w * c + c, v);
 }
 
 // ---- launchers
@@ -300,9 +304,8 @@ static void cuda_conv(struct dev *d, tensor y, tensor x, tensor w, tensor b, str
 
 template <class T> static void upsample(struct dev *d, tensor y, tensor x, int64_t c)
 {
-    int64_t h = y.shape[1], w = y.shape[2], count = y.shape[0] * h * w * c;
-    LAUNCH(d, upsample_kernel<T>, blocks_for(count, THREADS), THREADS, 0, (T *)y.data, (const T *)x.data, count, h, w,
-           c);
+    int64_t w = x.shape[2], count = x.shape[0] * x.shape[1] * w * c;
+    LAUNCH(d, upsample_kernel<T>, blocks_for(count, THREADS), THREADS, 0, (T *)y.data, (const T *)x.data, count, w, c);
 }
 
 static void cuda_upsample2(struct dev *d, tensor y, tensor x)

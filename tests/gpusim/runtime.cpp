@@ -204,7 +204,8 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
         return said(cudaSuccess);
     }
     sim_catch_up(s);
-    if (!from_device || !to_device) sim_counting()->syncs++; // pageable memory: the call returns when it is done
+    if (from_device && to_device) sim_counting()->launches++; // the card works for it as for a kernel
+    if (!from_device || !to_device) sim_counting()->syncs++;  // pageable memory: the call returns when it is done
     return copy_now(to, from, bytes);
 }
 

@@ -13,6 +13,7 @@
 
 enum : int64_t { SPACE = int64_t(256) << 30, SPACE_GAP = 1 << 16 };
 enum { AWAY, TAKEN, WRITTEN };
+enum { WATCHED = 8 };
 
 static struct {
     char *address, *bytes;
@@ -20,6 +21,10 @@ static struct {
     int64_t used;
     char fault[1024];
     struct sim_counts counts;
+    struct {
+        int64_t from, to;
+    } watched[WATCHED];
+    int n_watched;
 } space;
 
 static void *map(int protection)
@@ -96,6 +101,17 @@ int64_t sim_unwritten(const void *p, int64_t bytes)
     return n;
 }
 
+void sim_watch(const void *p, int64_t bytes)
+{
+    if (bytes == 0) {
+        space.n_watched = 0;
+        return;
+    }
+    if (space.n_watched == WATCHED) abort();
+    int64_t at = (const char *)p - space.address;
+    space.watched[space.n_watched++] = {at, at + bytes};
+}
+
 // The least state of n bytes; 4 at a time where possible.
 static int least(const uint8_t *state, int64_t n)
 {
@@ -116,6 +132,8 @@ const void *sim_device_read(const void *p, int64_t n, const char *who)
     if (low == AWAY) sim_fault("%s %lld bytes outside of any tensor", who, (long long)n);
     if (low == TAKEN) sim_fault("%s %lld bytes that nothing has written", who, (long long)n);
     space.counts.loaded += n;
+    for (int i = 0; i < space.n_watched; i++)
+        if (at >= space.watched[i].from && at < space.watched[i].to) space.counts.watched += n;
     return low == WRITTEN ? space.bytes + at : nullptr;
 }
 

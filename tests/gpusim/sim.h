@@ -33,8 +33,11 @@ void sim_card_bytes(int64_t n);   // its memory (default 16 GiB)
 // Back to "handed out, never written", with NaN in it; then how many bytes of it are still so.
 void sim_forget(const void *p, int64_t bytes);
 int64_t sim_unwritten(const void *p, int64_t bytes);
+// Loads from these bytes are counted apart as well; at most 8 ranges, and bytes 0 forgets them all.
+void sim_watch(const void *p, int64_t bytes);
 struct sim_counts {
     int64_t launches, loaded, stored; // bytes of device memory
+    int64_t watched;                  // of the loaded ones, those from watched ranges
     int64_t syncs, allocations;       // host waits; memory asked of the runtime or the driver
 };
 struct sim_counts sim_take_counts(void); // since the last call
