@@ -1,4 +1,5 @@
-// The text encoder beyond what golden pins: buckets, padding, BF16, and weights that do not fit.
+// The text encoder beyond what golden pins: buckets, padding, BF16, weights that do not fit, and blocks spread over
+// ranks.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +12,15 @@
 
 #include <math.h>
 
+#include "parallel/comm_thread.h"
+#include "parallel/mesh.h"
+#include "proto/base/log.h"
 #include "worker/models/umt5.h"
+
+#define CHECK(cond)                                                                                                    \
+    do {                                                                                                               \
+        if (!(cond)) return err_set(e, E_FATAL, "%s:%d: not so: %s", __func__, __LINE__, #cond);                       \
+    } while (0)
 
 static struct dev *dev;
 static struct dev_arena *arena;
@@ -158,13 +167,181 @@ static void misfits_are_refused(void **state)
     umt5_free(&m);
 }
 
+// ---- spread over ranks
+
+enum { WORDS = 9, TEXTS = 3 };
+
+struct spreading {
+    const char *table;
+    enum dtype dtype;
+    struct mesh_shape shape; // blocks over the heads axis; each row of it has a set
+    int reader;              // in its row
+    float *want;             // [TEXTS, WORDS, dim] of a whole encoder
+    const char *cut;         // a tensor that is short on rank 1, or NULL
+};
+
+static void draw_ids(int32_t *ids, int i_text, int64_t vocab)
+{
+    for (int i = 0; i < WORDS; i++) ids[i] = (int32_t)((i * 37 + i_text * 11 + 5) % vocab);
+}
+
+static int encode_all(struct umt5 *m, struct dev *d, float *out)
+{
+    struct dev_arena *a = dev_arena_new(d, "texts", 1 << 24);
+    tensor rows = dev_tensor(a, DT_F32, SHAPE(WORDS, umt5_dim(m))), at = dev_tensor(a, DT_I32, SHAPE(WORDS));
+    for (int i = 0; i < TEXTS; i++) {
+        int32_t ids[WORDS];
+        draw_ids(ids, i, umt5_vocab(m));
+        dev_upload(d, at, ids, DT_I32);
+        umt5_encode(m, a, rows, at, WORDS, NULL);
+        dev_download(d, out + (int64_t)i * WORDS * umt5_dim(m), DT_F32, rows);
+    }
+    dev_arena_free(&a);
+    return dev_sync(d, NULL);
+}
+
+// Bytes of the tensors of all blocks, each at a multiple of 256: matrices of dtype `t`, vectors F32.
+static int64_t blocks_bytes(enum dtype t, int *n_blocks)
+{
+    int64_t bytes = 0;
+    *n_blocks = 0;
+    for (int64_t i = 0; i < weights_count(t5); i++) {
+        const char *name = weights_name(t5, i);
+        tensor x = NO_TENSOR;
+        if (strncmp(name, "blocks.", 7) != 0 || weights_get(t5, name, &x, NULL) < 0) continue;
+        bytes += (tensor_count(x) * dtype_size(x.n == 1 ? DT_F32 : t) + 255) / 256 * 256;
+        *n_blocks += strstr(name, ".norm1.") != NULL;
+    }
+    return bytes;
+}
+
+// A share of every block and two whole ones; the reader has the last norm too, and the embedding where its dtype must
+// change.
+static int holds_its_share(const struct spreading *s, const struct umt5 *m, int ranks, bool reads, struct err *e)
+{
+    int n_blocks;
+    int64_t all = blocks_bytes(s->dtype, &n_blocks), run = all / n_blocks, unit = (int64_t)256 * ranks;
+    run = (run + unit - 1) / unit * unit;
+    int64_t due = ranks > 1 ? n_blocks * (run / ranks) + 2 * run : n_blocks * run, has = umt5_bytes(m);
+    int64_t norm = reads ? umt5_dim(m) * 4 : 0;
+    CHECK(has >= due + norm && has <= due + norm + 5 * 256);
+    return 0;
+}
+
+// Every block once a text, and the first of the next on its way.
+static int gathers_as_written(const struct spreading *s, const struct umt5 *m, int ranks, struct err *e)
+{
+    int n_blocks;
+    int64_t run = blocks_bytes(s->dtype, &n_blocks) / n_blocks, unit = (int64_t)256 * ranks;
+    run = (run + unit - 1) / unit * unit;
+    struct comm_count got = comm_counted_all(umt5_comm(m));
+    CHECK(got.received_bytes == (TEXTS * n_blocks + 1) * (run / ranks * (ranks - 1)) && n_blocks > 2);
+    return 0;
+}
+
+static int read_or_lend(const struct spreading *s, struct umt5 *m, struct dev *d, struct comm *row, struct err *e)
+{
+    bool reads = comm_rank(row) == s->reader;
+    int rc = holds_its_share(s, m, comm_size(row), reads, e);
+    if (rc < 0) return rc;
+    comm_count_reset(umt5_comm(m));
+    if (!reads) {
+        for (int i = 0; i < TEXTS; i++) umt5_lend(m);
+    } else {
+        size_t bytes = (size_t)TEXTS * WORDS * (size_t)umt5_dim(m) * sizeof(float);
+        float *got = malloc(bytes);
+        BUG_IF(!got, "no memory");
+        rc = encode_all(m, d, got);
+        bool equal = memcmp(got, s->want, bytes) == 0;
+        free(got);
+        CHECK(rc == 0 && equal);
+    }
+    return comm_size(row) > 1 ? gathers_as_written(s, m, comm_size(row), e) : 0;
+}
+
+static int spread_rank(struct comm *world, void *ctx, struct err *e)
+{
+    const struct spreading *s = ctx;
+    struct mesh m = {0};
+    struct dev *d = NULL;
+    struct umt5 *encoder = NULL;
+    struct weights *own = NULL;
+    int rc = mesh_open(&m, world, s->shape, e);
+    if (rc == 0) rc = weights_open(&own, TEST_DIR "/golden/weights_t5.safetensors", e);
+    if (rc == 0) rc = dev_open(&d, s->table, 1, e);
+    if (rc < 0) return rc;
+    if (s->cut && comm_rank(world) == 1) {
+        tensor kept = NO_TENSOR;
+        rc = weights_get(own, s->cut, &kept, e);
+        if (rc == 0) weights_put(own, s->cut, tensor_slice(kept, 0, 0, kept.shape[0] - 1));
+    }
+    if (rc == 0) rc = umt5_new_shared(&encoder, d, own, NULL, s->dtype, m.heads, comm_rank(m.heads) != s->reader, e);
+    if (rc == 0) rc = read_or_lend(s, encoder, d, m.heads, e);
+    umt5_free(&encoder);
+    dev_close(&d);
+    weights_free(&own);
+    mesh_close(&m);
+    return rc;
+}
+
+static void whole(struct spreading *s)
+{
+    struct dev *d = NULL;
+    struct umt5 *m = NULL;
+    struct err e = {0};
+    assert_int_equal(dev_open(&d, s->table, 1, &e), 0);
+    if (umt5_new(&m, d, t5, NULL, s->dtype, &e) < 0) fail_msg("%s", e.text);
+    s->want = malloc((size_t)TEXTS * WORDS * (size_t)umt5_dim(m) * sizeof(float));
+    assert_non_null(s->want);
+    assert_int_equal(encode_all(m, d, s->want), 0);
+    umt5_free(&m);
+    dev_close(&d);
+}
+
+static void spread_blocks_give_the_same_bits(void **state)
+{
+    (void)state;
+    static const struct mesh_shape shapes[] = {{1, 1, 1}, {1, 1, 2}, {1, 1, 3}, {1, 1, 4}, {1, 2, 2}, {2, 1, 2}};
+    static const char *const tables[] = {"ref", "cpu"};
+    static const enum dtype dtypes[] = {DT_F32, DT_BF16};
+    for (int k = 0; k < 4; k++) {
+        struct spreading s = {.table = tables[k % 2], .dtype = dtypes[k / 2]};
+        whole(&s);
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            for (s.reader = 0; s.reader < shapes[i].heads; s.reader++) {
+                struct err e = {0};
+                s.shape = shapes[i];
+                if (comm_thread_run(s.shape.guide * s.shape.ring * s.shape.heads, spread_rank, &s, &e) < 0)
+                    fail_msg("%s of %s, guide %d x ring %d x heads %d, read by %d: %s",
+                             s.dtype == DT_F32 ? "f32" : "bf16", s.table, s.shape.guide, s.shape.ring, s.shape.heads,
+                             s.reader, e.text);
+            }
+        free(s.want);
+    }
+}
+
+static void what_one_rank_cannot_read_none_has(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"blocks.1.ffn.fc1.weight", "blocks.0.ffn.fc1.weight"}; // when read, and before
+    for (int i = 0; i < 2; i++) {
+        struct spreading s = {.table = "ref", .dtype = DT_F32, .shape = {1, 1, 3}, .cut = names[i]};
+        struct err e = {0};
+        assert_int_equal(comm_thread_run(3, spread_rank, &s, &e), E_INPUT);
+        if (strncmp(e.text, "rank 1: ", 8) != 0 || !strstr(e.text, "blocks.")) fail_msg("'%s'", e.text);
+    }
+}
+
 int main(void)
 {
+    log_init(LOG_ERROR, "test_umt5", 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(buckets_by_distance),
         cmocka_unit_test(padding_changes_nothing),
         cmocka_unit_test(bf16_is_near),
         cmocka_unit_test(misfits_are_refused),
+        cmocka_unit_test(spread_blocks_give_the_same_bits),
+        cmocka_unit_test(what_one_rank_cannot_read_none_has),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

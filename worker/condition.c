@@ -28,65 +28,83 @@ const char condition_negative[] =
 
 // ---- words
 
+// A text on the rank that reads it.
+struct reading {
+    int32_t *ids; // [n]; NULL when it was read before
+    int n, n_lost;
+    const struct text_rows *known;
+};
+
+static int look_up(struct reading *t, const struct condition_reader *r, int text_len, const char *text, struct err *e)
+{
+    t->known = r->texts ? texts_find(r->texts, text) : NULL;
+    if (t->known) {
+        t->n = t->known->n;
+        t->n_lost = t->known->n_lost;
+        return 0;
+    }
+    t->ids = malloc((size_t)text_len * sizeof *t->ids);
+    if (!t->ids) return err_set(e, E_FATAL, "no memory for %d text ids", text_len);
+    return unigram_encode(r->unigram, text, t->ids, text_len, &t->n, &t->n_lost, e);
+}
+
 // The encoder's rows of a text that it has not read, or not lately.
-static int encode_rows(tensor rows, const struct condition_reader *r, struct dev_arena *work, const char *text, int *n,
-                       int *n_lost, struct err *e)
+static void encode_rows(tensor own, const struct condition_reader *r, struct dev_arena *work, const char *text,
+                        const struct reading *t)
 {
     struct dev *d = dev_arena_dev(work);
-    int text_len = (int)rows.shape[0], dim = umt5_dim(r->umt5);
-    int32_t *ids = malloc((size_t)text_len * sizeof *ids);
-    if (!ids) return err_set(e, E_FATAL, "no memory for %d text ids", text_len);
-    int rc = unigram_encode(r->unigram, text, ids, text_len, n, n_lost, e);
-    tensor own = rc == 0 ? tensor_slice(rows, 0, 0, *n) : NO_TENSOR;
-    if (rc == 0) {
-        int64_t mark = dev_arena_mark(work);
-        tensor id = dev_tensor(work, DT_I32, SHAPE(*n));
-        dev_upload(d, id, ids, DT_I32);
-        umt5_encode(r->umt5, work, own, id, *n, NULL);
-        dev_arena_reset(work, mark);
-    }
-    free(ids);
-    if (rc < 0 || !r->texts) return rc;
-    struct text_rows kept = {.n = *n, .n_lost = *n_lost, .rows = malloc((size_t)*n * (size_t)dim * sizeof(float))};
+    int64_t mark = dev_arena_mark(work);
+    tensor id = dev_tensor(work, DT_I32, SHAPE(t->n));
+    dev_upload(d, id, t->ids, DT_I32);
+    umt5_encode(r->umt5, work, own, id, t->n, NULL);
+    dev_arena_reset(work, mark);
+    if (!r->texts) return;
+    int dim = umt5_dim(r->umt5);
+    struct text_rows kept = {
+        .n = t->n, .n_lost = t->n_lost, .rows = malloc((size_t)t->n * (size_t)dim * sizeof(float))};
     BUG_IF(!kept.rows, "no memory for a text");
     dev_download(d, kept.rows, DT_F32, own);
     texts_keep(r->texts, text, &kept, dim);
     free(kept.rows);
-    return 0;
 }
 
 // Rows F32 [text_len, dim] of a text, zeros behind the last: what the network would pad them with.
-static int read_rows(tensor rows, const struct condition_reader *r, struct dev_arena *work, const char *text, int *n,
-                     int *n_lost, struct err *e)
+static void fill_rows(tensor rows, const struct condition_reader *r, struct dev_arena *work, const char *text,
+                      const struct reading *t)
 {
     struct dev *d = dev_arena_dev(work);
-    const struct text_rows *known = r->texts ? texts_find(r->texts, text) : NULL;
-    int rc = known ? 0 : encode_rows(rows, r, work, text, n, n_lost, e);
-    if (known) {
-        *n = known->n;
-        *n_lost = known->n_lost;
-        dev_upload(d, tensor_slice(rows, 0, 0, *n), known->rows, DT_F32);
-    }
-    if (rc == 0 && *n < rows.shape[0]) op_fill(d, tensor_slice(rows, 0, *n, rows.shape[0]), 0);
-    return rc;
+    tensor own = tensor_slice(rows, 0, 0, t->n);
+    if (t->known)
+        dev_upload(d, own, t->known->rows, DT_F32);
+    else
+        encode_rows(own, r, work, text, t);
+    if (t->n < rows.shape[0]) op_fill(d, tensor_slice(rows, 0, t->n, rows.shape[0]), 0);
 }
 
+// Who lends must know whether the text is read at all, so the ranks agree before it is.
 int condition_words(struct dit_words *out, const struct condition_reader *r, struct dev_arena *keep,
                     struct dev_arena *work, const char *text, int *n, int *n_lost, struct err *e)
 {
     const struct dit_config *c = dit_config_of(r->dit);
     int64_t mark = dev_arena_mark(work);
     tensor rows = dev_tensor(work, DT_F32, SHAPE(c->text_len, c->text_dim));
-    int rc = r->umt5 ? read_rows(rows, r, work, text, n, n_lost, e) : 0, count[2] = {*n, *n_lost};
+    struct reading t = {0};
+    int rc = r->unigram ? look_up(&t, r, c->text_len, text, e) : 0;
     if (rc < 0) err_wrap(e, "%s", r->what);
     if (r->world) rc = comm_agree(r->world, rc, NULL, e);
-    if (rc == 0 && r->world) {
-        comm_bcast(r->world, r->rank, rows.data, tensor_bytes(rows));
-        comm_bcast(comm_host(r->world), r->rank, count, sizeof count);
-        *n = count[0];
-        *n_lost = count[1];
+    int told[3] = {t.n, t.n_lost, !t.known};
+    if (rc == 0 && r->world) comm_bcast(comm_host(r->world), r->rank, told, sizeof told);
+    if (rc == 0 && r->unigram)
+        fill_rows(rows, r, work, text, &t);
+    else if (rc == 0 && r->umt5 && told[2])
+        umt5_lend(r->umt5);
+    if (rc == 0) {
+        if (r->world) comm_bcast(r->world, r->rank, rows.data, tensor_bytes(rows));
+        *n = told[0];
+        *n_lost = told[1];
+        *out = dit_words_new(r->dit, keep, rows, NULL);
     }
-    if (rc == 0) *out = dit_words_new(r->dit, keep, rows, NULL);
+    free(t.ids);
     dev_arena_reset(work, mark);
     return rc;
 }

@@ -18,7 +18,7 @@
 // What the text encoder is made of (a part of the set).
 struct condition_reader {
     struct unigram *unigram;
-    struct umt5 *umt5;
+    struct umt5 *umt5; // on ranks that lend too (umt5.h), which have no unigram
     const struct dit *dit;
     struct texts *texts; // read before; NULL: none are kept
     const char *what;    // the text is, for messages

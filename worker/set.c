@@ -83,32 +83,55 @@ static int open_dit(struct set *s, const struct set_options *o, enum dtype t, st
     return dit_new_shared(&s->dit, s->dev, s->files[FILE_DIT], &c, t, o->sharers, e);
 }
 
+// What all tensors of a file take in the set's dtype.
+static int64_t weigh(const struct weights *w, const struct set_options *o)
+{
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < weights_count(w); i++) {
+        tensor t = NO_TENSOR;
+        if (weights_get(w, weights_name(w, i), &t, NULL) == 0)
+            bytes += tensor_count(t) * dtype_size(o->dtype == DT_NONE ? DT_F32 : o->dtype);
+    }
+    return bytes;
+}
+
 int set_weigh(int64_t *bytes, const struct set_options *o, struct err *e)
 {
     struct set *s = calloc(1, sizeof *s);
     BUG_IF(!s, "no memory for a model set");
     int rc = set_parts(&s->model, o, e);
     if (rc == 0) rc = open_transformer(s, o, e);
-    *bytes = 0;
-    for (int64_t i = 0; rc == 0 && i < weights_count(s->files[FILE_DIT]); i++) {
-        tensor t = NO_TENSOR;
-        rc = weights_get(s->files[FILE_DIT], weights_name(s->files[FILE_DIT], i), &t, e);
-        *bytes += tensor_count(t) * dtype_size(o->dtype == DT_NONE ? DT_F32 : o->dtype);
-    }
+    if (rc == 0) rc = weights_open(&s->files[FILE_TEXT], s->model.text, e);
+    *bytes = rc == 0 ? weigh(s->files[FILE_DIT], o) + weigh(s->files[FILE_TEXT], o) : 0;
     weights_free(&s->files[FILE_DIT]);
+    weights_free(&s->files[FILE_TEXT]);
     free(s);
     return rc;
 }
 
-static int open_text(struct set *s, enum dtype t, struct err *e)
+// Whether this rank and the one that reads words spread weights among them; that one says yes too.
+static bool lends_to_words(const struct set *s, const struct set_options *o)
 {
-    if (!lives_here(s, s->words_rank)) return 0;
+    int32_t among = lives_here(s, s->words_rank);
+    if (!o->sharers || comm_size(o->sharers) == 1) return false;
+    comm_all_reduce(comm_host(o->sharers), &among, 1, DT_I32, COMM_MAX);
+    return among;
+}
+
+// The words' tensors where they are needed, and their table where words are read.
+static int open_text(struct set *s, const struct set_options *o, enum dtype t, struct err *e)
+{
+    bool reads = lives_here(s, s->words_rank), spread = lends_to_words(s, o);
     char tokenizer[MODEL_PATH_MAX + 16];
     snprintf(tokenizer, sizeof tokenizer, "%s/tokenizer.json", s->model.tokenizer);
     struct umt5_config c = {.n_heads = s->model.text_heads};
-    int rc = unigram_open(&s->unigram, tokenizer, e);
-    if (rc == 0) rc = weights_open(&s->files[FILE_TEXT], s->model.text, e);
-    return rc == 0 ? umt5_new(&s->umt5, s->dev, s->files[FILE_TEXT], &c, t, e) : rc;
+    int rc = reads ? unigram_open(&s->unigram, tokenizer, e) : 0;
+    if (rc == 0 && (reads || spread)) rc = weights_open(&s->files[FILE_TEXT], s->model.text, e);
+    if (spread) {
+        rc = comm_agree(o->sharers, rc, NULL, e);
+        return rc == 0 ? umt5_new_shared(&s->umt5, s->dev, s->files[FILE_TEXT], &c, t, o->sharers, !reads, e) : rc;
+    }
+    return rc == 0 && reads ? umt5_new(&s->umt5, s->dev, s->files[FILE_TEXT], &c, t, e) : rc;
 }
 
 static int open_pictures(struct set *s, struct err *e)
@@ -148,7 +171,7 @@ static int check_fit(const struct set *s, struct err *e)
     if (rc == 0 && s->wav2vec2)
         rc = misfit(s, "voice features of a frame", m->voice,
                     (int64_t)wav2vec2_layers(s->wav2vec2) * wav2vec2_dim(s->wav2vec2), c->audio_width, e);
-    if (rc < 0 || !s->umt5 || unigram_size(s->unigram) <= umt5_vocab(s->umt5)) return rc;
+    if (rc < 0 || !s->unigram || unigram_size(s->unigram) <= umt5_vocab(s->umt5)) return rc;
     return err_set(e, E_INPUT, "%s does not fit %s: it gives %lld ids, the embedding has %lld rows", m->tokenizer,
                    m->text, (long long)unigram_size(s->unigram), (long long)umt5_vocab(s->umt5));
 }
@@ -169,7 +192,7 @@ int set_open(struct set **out, struct dev *d, const struct set_options *o, struc
     int rc = set_agree(s, set_parts(&s->model, o, e), e);
     if (rc == 0) rc = open_dit(s, o, t, e);
     rc = set_agree(s, rc, e);
-    if (rc == 0) rc = open_text(s, t, e);
+    if (rc == 0) rc = open_text(s, o, t, e);
     if (rc == 0) rc = open_pictures(s, e);
     if (rc == 0) rc = open_voice(s, e);
     if (rc == 0) rc = check_fit(s, e);

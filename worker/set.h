@@ -23,8 +23,8 @@ struct set_options {
     int n_lora;
     bool published;
     const struct mesh *mesh; // the ranks that render together, each with a set of its own; borrowed. NULL: alone
-    struct comm *sharers;    // ranks of one sequence among which the DiT's blocks are spread; borrowed. NULL: every
-                             // rank has all
+    struct comm *sharers;    // ranks of one sequence among which the blocks of the DiT, and of the text encoder where
+                             // words are read, are spread; borrowed. NULL: every rank has all
     bool stream_weights;     // or they stay in the host's memory, fetched by the device a block ahead
     int here;                // ranks that share this machine's memory; 0: 1
     bool together;           // guidance branches as one batch (struct denoise)
@@ -40,7 +40,7 @@ struct set {
     struct dit *dit;
     struct vae *vae;
     struct clip *clip; // these four NULL on ranks where they do not live
-    struct umt5 *umt5;
+    struct umt5 *umt5; // on ranks that lend it their shares too
     struct unigram *unigram;
     struct wav2vec2 *wav2vec2;
     struct comm *alone;       // a world of one, of streamed weights
@@ -52,7 +52,8 @@ struct set {
 int set_parts(struct model *m, const struct set_options *o, struct err *e);
 const char *set_adapter(const struct model *m, const struct set_options *o); // for as many speakers
 
-// About what the transformer takes of a rank's memory when it is not spread: its tensors in the set's dtype.
+// About what of a rank's memory could be spread: the tensors of the transformer and the text encoder in the set's
+// dtype.
 int set_weigh(int64_t *bytes, const struct set_options *o, struct err *e);
 
 // E_INPUT names the missing part or the misfitting tensor. The device must outlive the set. Owner: caller. Collective

@@ -49,6 +49,7 @@ static int config_derive(struct load *l, struct dit_config *c)
     settle(l, &c->freq_dim, load_axis(l, "time_embedding.0.weight", 1), "freq_dim");
     settle(l, &c->text_dim, load_axis(l, "text_embedding.0.weight", 1), "text_dim");
     settle(l, &c->clip_dim, load_axis(l, "img_emb.proj.0.weight", 0), "clip_dim");
+    load_axis(l, "blocks.0.modulation", 0); // one block at least
     if (l->rc < 0) return l->rc;
     settle(l, &c->n_layers, count_layers(l->w), "num_layers");
     default_to(&c->n_heads, 40);

@@ -64,8 +64,7 @@ static const struct row rows[] = {
 enum { N_ROWS = sizeof rows / sizeof rows[0], NAME_BYTES = 128 };
 
 struct dit_share { // tensors of one kind, in the order of `rows`
-    struct shard *shard;
-    struct shard_tensor tensor[N_ROWS];
+    struct spread *spread;
     const struct row *row[N_ROWS];
     int n;
 };
@@ -113,91 +112,31 @@ void dit_blocks_load(struct load *l, struct dit *m)
 
 // ---- shared
 
-struct reading {
-    const struct dit *m;
-    struct dev *host; // works on stored tensors: the model's device, or one beside it
-    const struct weights *w;
-    const struct dit_share *share;
-};
-
-// Elements of a stored tensor from `from` on, rounded to the model's dtype on the way to `dst`, all in the host's
-// memory. A tensor that does not lie densely (some PyTorch files) is made dense first.
-static int copy_range(const struct reading *r, tensor dst, tensor stored, int64_t from)
-{
-    enum dtype t = r->m->dtype;
-    int64_t n = dst.shape[0];
-    void *dense = NULL, *rounded = NULL;
-    if (!tensor_is_contiguous(stored)) {
-        dense = malloc((size_t)tensor_bytes(stored));
-        if (!dense) return -1;
-        tensor to = tensor_of(dense, stored.dtype, stored.n, stored.shape);
-        op_copy(r->host, to, stored);
-        stored = to;
-    }
-    tensor src = tensor_of((char *)stored.data + from * dtype_size(stored.dtype), stored.dtype, SHAPE(n));
-    if (dst.dtype != t) {
-        rounded = malloc((size_t)(n * dtype_size(t)));
-        if (!rounded) {
-            free(dense);
-            return -1;
-        }
-        tensor middle = tensor_of(rounded, t, SHAPE(n));
-        op_copy(r->host, middle, src);
-        src = middle;
-    }
-    op_copy(r->host, dst, src);
-    free(dense);
-    free(rounded);
-    return 0;
-}
-
-static int read_share(void *ctx, int block, int i_tensor, int64_t from, int64_t to, void *dst, struct err *e)
-{
-    const struct reading *r = ctx;
-    const struct shard_tensor *want = &r->share->tensor[i_tensor];
-    char name[NAME_BYTES], text[96], wanted[96];
-    tensor stored, whole = tensor_of(NULL, want->dtype, want->n, want->shape);
-    snprintf(name, sizeof name, "blocks.%d.%s", block, r->share->row[i_tensor]->name);
-    int rc = weights_get(r->w, name, &stored, e), size = dtype_size(want->dtype);
-    if (rc < 0) return rc;
-    if (tensor_count(stored) != tensor_count(whole) ||
-        (!r->share->row[i_tensor]->vector && !tensor_same_shape(stored, whole)))
-        return err_set(e, E_INPUT, "%s: %s is %s where %s belongs", weights_file(r->w, name), name,
-                       tensor_text(stored, text, sizeof text), tensor_text(whole, wanted, sizeof wanted));
-    if (copy_range(r, tensor_of(dst, want->dtype, SHAPE((to - from) / size)), stored, from / size) < 0)
-        return err_set(e, E_FATAL, "no memory to read %s", name);
-    return 0;
-}
-
 static int share_open(struct dit_share **out, struct dit *m, const struct weights *w, struct comm *group, bool context,
                       bool streamed, struct err *e)
 {
     struct dit_share *s = calloc(1, sizeof *s);
+    struct spread_tensor tensors[N_ROWS];
     BUG_IF(!s, "no memory for shared weights");
     *out = s;
     for (int k = 0; k < N_ROWS; k++) {
         if (rows[k].context != context) continue;
-        struct shard_tensor *t = &s->tensor[s->n];
-        *t = (struct shard_tensor){.dtype = rows[k].vector ? DT_F32 : m->dtype, .n = rows[k].in == NONE ? 1 : 2};
-        t->shape[0] = length_of(&m->c, rows[k].out);
-        if (t->n == 2) t->shape[1] = length_of(&m->c, rows[k].in);
+        tensors[s->n] = (struct spread_tensor){.name = rows[k].name,
+                                               .out = length_of(&m->c, rows[k].out),
+                                               .in = rows[k].in == NONE ? 0 : length_of(&m->c, rows[k].in),
+                                               .vector = rows[k].vector};
         s->row[s->n++] = &rows[k];
     }
-    struct reading r = {.m = m, .host = m->dev, .w = w, .share = s};
-    if (!dev_shares_host(m->dev)) {
-        int rc = dev_open(&r.host, "cpu", 0, e);
-        if (rc < 0) return rc;
-    }
-    struct shard_for f = {.n_blocks = m->c.n_layers,
-                          .n_tensors = s->n,
-                          .tensors = s->tensor,
-                          .read = read_share,
-                          .ctx = &r,
-                          .streamed = streamed,
-                          .fetch_slot = context ? 2 : 0};
-    int rc = shard_open(&s->shard, m->arena, group, &f, e);
-    if (r.host != m->dev) dev_close(&r.host);
-    return rc;
+    return spread_open(&s->spread, m->arena,
+                       &(struct spread_for){.w = w,
+                                            .n_blocks = m->c.n_layers,
+                                            .n_tensors = s->n,
+                                            .tensors = tensors,
+                                            .dtype = m->dtype,
+                                            .group = group,
+                                            .streamed = streamed,
+                                            .fetch_slot = context ? 2 : 0},
+                       e);
 }
 
 int dit_blocks_share(struct dit *m, const struct weights *w, struct comm *group, bool streamed, struct err *e)
@@ -206,14 +145,14 @@ int dit_blocks_share(struct dit *m, const struct weights *w, struct comm *group,
     if (rc == 0) rc = share_open(&m->context, m, w, group, true, streamed, e);
     if (rc == 0)
         log_info(streamed ? "dit.streamed" : "dit.shared", "ranks=%d own_mb=%lld block_mb=%lld", comm_size(group),
-                 (long long)((shard_own_bytes(m->step->shard) + shard_own_bytes(m->context->shard)) >> 20),
-                 (long long)((shard_block_bytes(m->step->shard) + shard_block_bytes(m->context->shard)) >> 20));
+                 (long long)((spread_own_bytes(m->step->spread) + spread_own_bytes(m->context->spread)) >> 20),
+                 (long long)((spread_block_bytes(m->step->spread) + spread_block_bytes(m->context->spread)) >> 20));
     return rc;
 }
 
 static void share_free(struct dit_share **s)
 {
-    if (*s) shard_close(&(*s)->shard);
+    if (*s) spread_close(&(*s)->spread);
     free(*s);
     *s = NULL;
 }
@@ -232,7 +171,7 @@ struct dit_block dit_block_take(const struct dit *m, int i, enum dit_use use)
     struct dit_share *s = use == DIT_CONTEXT ? m->context : m->step;
     struct dit_block b = m->block[i];
     if (!s) return b;
-    const tensor *t = shard_take(s->shard, i);
+    const tensor *t = spread_take(s->spread, i);
     for (int k = 0; k < s->n; k++) *field_of(&b, s->row[k]) = t[k];
     return b;
 }
@@ -240,11 +179,11 @@ struct dit_block dit_block_take(const struct dit *m, int i, enum dit_use use)
 void dit_block_give(const struct dit *m, int i, enum dit_use use)
 {
     struct dit_share *s = use == DIT_CONTEXT ? m->context : m->step;
-    if (s) shard_give(s->shard, i);
+    if (s) spread_give(s->spread, i);
 }
 
 struct comm *dit_block_comm(const struct dit *m, enum dit_use use)
 {
     struct dit_share *s = use == DIT_CONTEXT ? m->context : m->step;
-    return s ? shard_comm(s->shard) : NULL;
+    return s ? spread_comm(s->spread) : NULL;
 }

@@ -2,10 +2,10 @@
 #ifndef WORKER_MODELS_DIT_PARTS_H
 #define WORKER_MODELS_DIT_PARTS_H
 
-#include "parallel/shard.h"
 #include "worker/models/audio_proj.h"
 #include "worker/models/dit.h"
 #include "worker/models/load.h"
+#include "worker/models/spread.h"
 
 struct dit_linear {
     tensor w, b;

@@ -11,11 +11,17 @@
 // Easy to get wrong: the plain T5 has one distance table, in block 0; the upper half of the table is for keys *after*
 // the query; gate goes through the GELU (tanh form), fc1 does not; the embedding is not scaled; residuals leave the
 // range of F16, never its exponent. Padding keys are left out rather than masked: their weight would be exactly zero.
+//
+// Spread over ranks, a block is one flat run of which each rank keeps a share (worker/models/spread). A text is short
+// and one rank reads it, so the others only lend: they walk the blocks with it, that its gathers meet theirs.
 #include "worker/models/umt5.h"
 
+#include "proto/base/log.h"
 #include "worker/models/load.h"
+#include "worker/models/spread.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -35,9 +41,11 @@ struct umt5 {
     enum dtype dtype;
     int64_t vocab, dim, width, ffn;
     int n_layers;
-    tensor embedding; // [vocab, dim] as stored: only the rows in use are read
-    struct umt5_block *block;
-    tensor norm; // F32 [dim]
+    tensor embedding;         // [vocab, dim] as stored: only the rows in use are read
+    struct umt5_block *block; // [n_layers]; of a shared encoder without tensors
+    struct spread *spread;    // of a shared encoder; else NULL
+    bool lends;               // has its share and neither embedding nor norm
+    tensor norm;              // F32 [dim]
 };
 
 // Half of the buckets for each direction; of these, half are exact distances and half grow by equal ratios up to
@@ -81,6 +89,7 @@ static void derive_sizes(struct load *l, struct umt5 *m)
     m->ffn = load_axis(l, "blocks.0.ffn.fc1.weight", 0);
     settle(l, &m->c.n_buckets, load_axis(l, "blocks.0.pos_embedding.embedding.weight", 0), "distance buckets");
     settle(l, &m->c.n_heads, load_axis(l, "blocks.0.pos_embedding.embedding.weight", 1), "heads");
+    load_axis(l, "blocks.0.norm1.weight", 0); // one block at least
     m->n_layers = count_layers(l->w);
     if (m->c.max_distance == 0) m->c.max_distance = 128;
     if (m->c.eps == 0) m->c.eps = 1e-6f;
@@ -107,43 +116,93 @@ static void load_embedding(struct load *l, struct umt5 *m)
         weights_load(l->w, l->arena, &m->embedding, readable ? DT_NONE : l->dtype, name, SHAPE(m->vocab, m->dim), l->e);
 }
 
-static void load_block(struct load *l, const struct umt5 *m, struct umt5_block *b, int i)
+enum length { NONE, DIM, WIDTH, FFN, BUCKETS, HEADS };
+
+static const struct row { // one tensor of a block
+    size_t at;
+    const char *name;
+    enum length out, in; // [out, in], or [out]: a vector, kept as F32
+    bool table;          // looked up, never multiplied
+} rows[] = {
+    {offsetof(struct umt5_block, norm1), "norm1.weight", DIM, NONE, false},
+    {offsetof(struct umt5_block, q), "attn.q.weight", WIDTH, DIM, false},
+    {offsetof(struct umt5_block, k), "attn.k.weight", WIDTH, DIM, false},
+    {offsetof(struct umt5_block, v), "attn.v.weight", WIDTH, DIM, false},
+    {offsetof(struct umt5_block, o), "attn.o.weight", DIM, WIDTH, false},
+    {offsetof(struct umt5_block, norm2), "norm2.weight", DIM, NONE, false},
+    {offsetof(struct umt5_block, gate), "ffn.gate.0.weight", FFN, DIM, false},
+    {offsetof(struct umt5_block, fc1), "ffn.fc1.weight", FFN, DIM, false},
+    {offsetof(struct umt5_block, fc2), "ffn.fc2.weight", DIM, FFN, false},
+    {offsetof(struct umt5_block, near), "pos_embedding.embedding.weight", BUCKETS, HEADS, true},
+};
+enum { N_ROWS = sizeof rows / sizeof rows[0] };
+
+static int64_t length_of(const struct umt5 *m, enum length l)
 {
-    char name[64];
-    b->norm1 = load_vector(l, m->dim, "blocks.%d.norm1.weight", i);
-    load_linear(l, &b->q, NULL, m->width, m->dim, "blocks.%d.attn.q", i);
-    load_linear(l, &b->k, NULL, m->width, m->dim, "blocks.%d.attn.k", i);
-    load_linear(l, &b->v, NULL, m->width, m->dim, "blocks.%d.attn.v", i);
-    load_linear(l, &b->o, NULL, m->dim, m->width, "blocks.%d.attn.o", i);
-    b->norm2 = load_vector(l, m->dim, "blocks.%d.norm2.weight", i);
-    load_linear(l, &b->gate, NULL, m->ffn, m->dim, "blocks.%d.ffn.gate.0", i);
-    load_linear(l, &b->fc1, NULL, m->ffn, m->dim, "blocks.%d.ffn.fc1", i);
-    load_linear(l, &b->fc2, NULL, m->dim, m->ffn, "blocks.%d.ffn.fc2", i);
-    snprintf(name, sizeof name, "blocks.%d.pos_embedding.embedding.weight", i);
-    if (l->rc == 0)
-        l->rc = weights_load(l->w, l->arena, &b->near, l->dtype, name, SHAPE(m->c.n_buckets, m->c.n_heads), l->e);
+    const int64_t lengths[] = {0, m->dim, m->width, m->ffn, m->c.n_buckets, m->c.n_heads};
+    return lengths[l];
 }
 
-int umt5_new(struct umt5 **out, struct dev *d, const struct weights *w, const struct umt5_config *c, enum dtype t,
-             struct err *e)
+static tensor *field_of(struct umt5_block *b, const struct row *r) { return (tensor *)((char *)b + r->at); }
+
+static void load_block(struct load *l, const struct umt5 *m, struct umt5_block *b, int i)
+{
+    for (int k = 0; k < N_ROWS && l->rc == 0; k++) {
+        const struct row *r = &rows[k];
+        int64_t out = length_of(m, r->out), in = length_of(m, r->in);
+        char name[64];
+        snprintf(name, sizeof name, "blocks.%d.%s", i, r->name);
+        if (r->in == NONE)
+            *field_of(b, r) = load_vector(l, out, "%s", name);
+        else if (r->table)
+            l->rc = weights_load(l->w, l->arena, field_of(b, r), l->dtype, name, SHAPE(out, in), l->e);
+        else
+            l->rc = weights_load_linear(l->w, l->arena, field_of(b, r), l->dtype, name, out, in, l->e);
+    }
+}
+
+static int spread_blocks(struct umt5 *m, const struct weights *w, struct comm *group, struct err *e)
+{
+    struct spread_tensor tensors[N_ROWS];
+    for (int k = 0; k < N_ROWS; k++)
+        tensors[k] = (struct spread_tensor){.name = rows[k].name,
+                                            .out = length_of(m, rows[k].out),
+                                            .in = length_of(m, rows[k].in),
+                                            .vector = rows[k].in == NONE};
+    int rc = spread_open(&m->spread, m->arena,
+                         &(struct spread_for){.w = w,
+                                              .n_blocks = m->n_layers,
+                                              .n_tensors = N_ROWS,
+                                              .tensors = tensors,
+                                              .dtype = m->dtype,
+                                              .group = group},
+                         e);
+    if (rc == 0)
+        log_info("text.shared", "ranks=%d own_mb=%lld block_mb=%lld", comm_size(group),
+                 (long long)(spread_own_bytes(m->spread) >> 20), (long long)(spread_block_bytes(m->spread) >> 20));
+    return rc;
+}
+
+static int make(struct umt5 **out, struct dev *d, const struct weights *w, const struct umt5_config *c, enum dtype t,
+                struct comm *group, bool lends, struct err *e)
 {
     struct umt5 *m = calloc(1, sizeof *m);
-    if (!m) return err_set(e, E_FATAL, "no memory for the text encoder");
+    BUG_IF(!m, "no memory for the text encoder");
     m->dev = d;
     m->dtype = t;
+    m->lends = lends;
     if (c) m->c = *c;
     m->arena = dev_arena_new(d, "umt5", load_capacity(w));
     struct load l = {.w = w, .dev = d, .arena = m->arena, .dtype = t, .e = e};
     derive_sizes(&l, m);
-    load_embedding(&l, m);
+    if (!lends) load_embedding(&l, m);
     m->block = calloc((size_t)m->n_layers + 1, sizeof *m->block);
-    if (!m->block) {
-        err_set(e, E_FATAL, "no memory for %d blocks", m->n_layers);
-        l.rc = E_FATAL;
-    }
-    for (int i = 0; i < m->n_layers && l.rc == 0; i++) load_block(&l, m, &m->block[i], i);
-    m->norm = load_vector(&l, m->dim, "norm.weight");
+    BUG_IF(!m->block, "no memory for %d blocks", m->n_layers);
+    for (int i = 0; i < m->n_layers && l.rc == 0 && !group; i++) load_block(&l, m, &m->block[i], i);
+    if (!lends) m->norm = load_vector(&l, m->dim, "norm.weight");
     if (l.rc == 0) l.rc = dev_sync(d, e);
+    if (group) l.rc = comm_agree(group, l.rc, NULL, e);
+    if (group && l.rc == 0) l.rc = spread_blocks(m, w, group, e);
     if (l.rc < 0)
         umt5_free(&m);
     else
@@ -151,10 +210,23 @@ int umt5_new(struct umt5 **out, struct dev *d, const struct weights *w, const st
     return l.rc;
 }
 
+int umt5_new(struct umt5 **out, struct dev *d, const struct weights *w, const struct umt5_config *c, enum dtype t,
+             struct err *e)
+{
+    return make(out, d, w, c, t, NULL, false, e);
+}
+
+int umt5_new_shared(struct umt5 **out, struct dev *d, const struct weights *w, const struct umt5_config *c,
+                    enum dtype t, struct comm *group, bool lends, struct err *e)
+{
+    return make(out, d, w, c, t, group, lends, e);
+}
+
 void umt5_free(struct umt5 **pm)
 {
     struct umt5 *m = *pm;
     if (!m) return;
+    spread_close(&m->spread);
     dev_arena_free(&m->arena);
     free(m->block);
     free(m);
@@ -163,6 +235,8 @@ void umt5_free(struct umt5 **pm)
 
 int umt5_dim(const struct umt5 *m) { return (int)m->dim; }
 int64_t umt5_vocab(const struct umt5 *m) { return m->vocab; }
+int64_t umt5_bytes(const struct umt5 *m) { return dev_arena_mark(m->arena); }
+struct comm *umt5_comm(const struct umt5 *m) { return m->spread ? spread_comm(m->spread) : NULL; }
 
 // ---- forward
 
@@ -229,10 +303,23 @@ static void attend(const struct umt5 *m, const struct umt5_block *b, const struc
     op_linear(d, p->y, p->mixed, b->o, NO_TENSOR, ACT_NONE);
 }
 
+static struct umt5_block take_block(const struct umt5 *m, int i)
+{
+    struct umt5_block b = m->block[i];
+    const tensor *t = m->spread ? spread_take(m->spread, i) : NULL;
+    for (int k = 0; k < N_ROWS && t; k++) *field_of(&b, &rows[k]) = t[k];
+    return b;
+}
+
+static void give_block(const struct umt5 *m, int i)
+{
+    if (m->spread) spread_give(m->spread, i);
+}
+
 static void run_block(const struct umt5 *m, const struct pass *p, tensor x, int i, const struct tap *tap)
 {
     struct dev *d = m->dev;
-    const struct umt5_block *b = &m->block[i];
+    const struct umt5_block taken = take_block(m, i), *b = &taken;
     op_rms_norm(d, p->h, x, b->norm1, m->c.eps);
     tap_see(tap, p->h, "block%d.norm1.out", i);
     attend(m, b, p, i, tap);
@@ -246,12 +333,14 @@ static void run_block(const struct umt5 *m, const struct pass *p, tensor x, int 
     tap_see(tap, p->y, "block%d.ffn.out", i);
     op_gate_add(d, x, p->y, NO_TENSOR);
     tap_see(tap, x, "block%d.out", i);
+    give_block(m, i);
 }
 
 void umt5_encode(struct umt5 *m, struct dev_arena *a, tensor out, tensor ids, int64_t n_real, const struct tap *tap)
 {
     int64_t n = ids.shape[0], mark = dev_arena_mark(a);
     BUG_IF(n_real < 1 || n_real > n, "%lld of %lld ids are real", (long long)n_real, (long long)n);
+    BUG_IF(m->lends, "a rank that lends has no embedding");
     struct pass p = pass_new(m, a, n, n_real);
     tensor x = dev_tensor(a, m->dtype, SHAPE(n, m->dim));
     op_embed(m->dev, x, m->embedding, ids);
@@ -260,4 +349,12 @@ void umt5_encode(struct umt5 *m, struct dev_arena *a, tensor out, tensor ids, in
     op_rms_norm(m->dev, p.h, x, m->norm, m->c.eps);
     op_copy(m->dev, out, tensor_slice(p.h, 0, 0, n_real));
     dev_arena_reset(a, mark);
+}
+
+void umt5_lend(struct umt5 *m)
+{
+    for (int i = 0; i < m->n_layers && m->spread; i++) {
+        take_block(m, i);
+        give_block(m, i);
+    }
 }
