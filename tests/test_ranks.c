@@ -1,6 +1,7 @@
 // A segment's denoising by many ranks equals one rank's: heads, ring and guide axes and their products, head counts
 // that divide and token counts that do not, one to three branches, one and two speakers, branches one by one and
-// together, with the step cache, with weights whole or shared; and on the wire is what the formulas say.
+// together, with the step cache, with weights whole or shared (then to the bit); on the wire is what the formulas say
+// and nothing else; and what happens to one rank within the loop ends it on all, within a step.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,7 +26,10 @@
         if (!(cond)) return err_set(e, E_FATAL, "%s:%d: not so: %s", __func__, __LINE__, #cond);                       \
     } while (0)
 
-enum { SEED = 23, WINDOW = 5, MOTION = 1 };
+enum { SEED = 23, WINDOW = 5, MOTION = 1, CLASSES = 3 };
+
+// What happens to one rank while a step ends.
+enum trouble { NOTHING, STOPS, NO_MEMORY, NOT_FINITE, N_TROUBLES };
 
 struct scene {
     struct synth_sizes size;
@@ -35,10 +39,13 @@ struct scene {
     int n_speakers, n_steps;
     struct spec_render spec; // guidance and step cache
     bool together;
-    bool shared;              // blocks' weights over the heads axis, and a dry run before the real one
-    int stop_rank, stop_step; // this rank ends the loop there; step 0: nobody does
+    bool shared;     // blocks' weights over ranks, and a dry run before the real one
+    bool all;        // over those of a sequence, not of the heads axis alone
+    bool to_the_bit; // what weights shared give must be what they give when each rank has all
+    enum trouble trouble;
+    int bad_rank, bad_step;
     struct mesh_shape shape;
-    float *want; // latents of one rank alone
+    float *want, *whole; // latents of one rank alone, and of the same ranks with whole weights
 };
 
 static float draw(uint64_t *s)
@@ -108,7 +115,8 @@ struct stage { // what a rank works with
     struct dev *d;
     struct dev_arena *a;
     struct dit *dit;
-    int rank;
+    int rank, steps; // that it has made
+    tensor x;        // the latents under way
     const struct scene *s;
 };
 
@@ -131,11 +139,15 @@ static void stage_close(struct stage *st)
     dev_close(&st->d);
 }
 
-static int stop(void *ctx, int i, int n)
+static int on_step(void *ctx, int i, int n)
 {
-    const struct stage *st = ctx;
+    struct stage *st = ctx;
     (void)n;
-    return st->rank == st->s->stop_rank && i == st->s->stop_step ? E_BUSY : 0;
+    st->steps = i;
+    if (dev_is_dry(st->d) || st->s->trouble == NOTHING || st->rank != st->s->bad_rank || i != st->s->bad_step) return 0;
+    if (st->s->trouble == NO_MEMORY) dev_fault(st->d, "arena segment: the device has no memory left");
+    if (st->s->trouble == NOT_FINITE) op_fill(st->d, st->x, NAN);
+    return st->s->trouble == STOPS ? E_BUSY : 0;
 }
 
 // The same conditions on every rank; x on return the latents.
@@ -149,6 +161,7 @@ static int run_denoise(struct stage *st, const struct mesh *mesh, tensor *x, str
     BUG_IF(!t, "no memory");
     for (int i = 0; i <= s->n_steps; i++) t[i] = 1000 * (float)(s->n_steps - i) / (float)s->n_steps;
     *x = random_tensor(a, &seed, SHAPE(z->vae_z, s->t, s->h, s->w));
+    st->x = *x;
     tensor masks = dev_tensor(a, DT_F32, SHAPE(3, s->h / 2 * (s->w / 2)));
     for (int64_t i = 0; i < tensor_count(masks); i++) ((float *)masks.data)[i] = i % 3 == i / (tensor_count(masks) / 3);
     tensor y = random_tensor(a, &seed, SHAPE(z->vae_z + 4, s->t, s->h, s->w));
@@ -181,46 +194,58 @@ static int run_denoise(struct stage *st, const struct mesh *mesh, tensor *x, str
                         .cache = s->spec.teacache ? &cache : NULL,
                         .mesh = mesh,
                         .together = s->together,
-                        .step = stop,
+                        .step = on_step,
                         .ctx = st};
     int rc = denoise_run(&n, a, *x, e);
     free(t);
     return rc;
 }
 
-// What a step must put on the wire, per rank and branch that it evaluates; branches are shared by guide ranks in turn.
-static int bytes_as_written(const struct scene *s, const struct mesh *m, int n_branches, struct err *e)
+// What a step must put on the wire, per rank and branch that it evaluates (branches are shared by guide ranks in turn),
+// and that it puts nothing else there.
+static int bytes_as_written(const struct scene *s, const struct mesh *m, const struct guide *guide, struct err *e)
 {
-    int64_t u = s->shape.heads, r = s->shape.ring, g = s->shape.guide, mine = 0, sent = 0;
-    for (int k = m->i_guide; k < n_branches; k += s->shape.guide) mine++;
-    int64_t n = dit_rows(m, s->t, s->h, s->w), runs = mine * s->n_steps * s->size.layers;
-    int64_t x = n * s->size.dim * dtype_size(s->dtype), whole = s->size.vae_z * s->t * s->h * s->w * 4;
-    CHECK(comm_counted(m->heads, COMM_ALL_TO_ALL).sent_bytes == runs * 4 * x * (u - 1) / u);
-    CHECK(comm_counted(m->ring, COMM_TRADE).sent_bytes == runs * 2 * x * (r - 1));
-    CHECK(comm_counted_all(m->sequence).sent_bytes == (u * r - 1) * n * 4 * s->size.vae_z * 4 * mine * s->n_steps);
-    sent = mine * (g - 1) * whole * s->n_steps;
-    CHECK(comm_counted_all(m->guide).sent_bytes == sent);
-    if (s->n_speakers == 1) {
-        CHECK(comm_counted_all(m->heads).sent_bytes == comm_counted(m->heads, COMM_ALL_TO_ALL).sent_bytes);
-        CHECK(comm_counted_all(m->ring).sent_bytes == comm_counted(m->ring, COMM_TRADE).sent_bytes);
+    int64_t u = s->shape.heads, r = s->shape.ring, g = s->shape.guide, mine = 0, maps = 0;
+    for (int k = m->i_guide; k < guide->n; k += s->shape.guide) {
+        mine++;
+        maps += s->n_speakers > 1 && !guide->branch[k].no_voice;
     }
-    struct comm_count world = comm_counted_all(m->world);
+    int64_t n = dit_rows(m, s->t, s->h, s->w), layers = s->n_steps * s->size.layers;
+    int64_t x = n * s->size.dim * dtype_size(s->dtype), whole = s->size.vae_z * s->t * s->h * s->w * 4;
+    struct comm_count heads = comm_counted_all(m->heads), ring = comm_counted_all(m->ring);
+    struct comm_count sum = comm_counted(m->heads, COMM_ALL_REDUCE), world = comm_counted_all(m->world);
+    CHECK(comm_counted(m->heads, COMM_ALL_TO_ALL).sent_bytes == mine * layers * 4 * x * (u - 1) / u);
+    CHECK(comm_counted(m->ring, COMM_TRADE).sent_bytes == mine * layers * 2 * x * (r - 1));
+    CHECK(comm_counted_all(m->sequence).sent_bytes == (u * r - 1) * n * 4 * s->size.vae_z * 4 * mine * s->n_steps);
+    CHECK(comm_counted_all(m->guide).sent_bytes == mine * (g - 1) * whole * s->n_steps);
+    // The speaker map: a sum of its block over the heads, and the ends of its range over the ring.
+    int64_t map = CLASSES * n * 4;
+    CHECK(llabs(sum.sent_bytes - 2 * (u - 1) * maps * layers * map) <= 8 * u * maps * layers);
+    CHECK(heads.sent_bytes == comm_counted(m->heads, COMM_ALL_TO_ALL).sent_bytes + sum.sent_bytes);
+    CHECK(ring.sent_bytes == comm_counted(m->ring, COMM_TRADE).sent_bytes + (r - 1) * maps * layers * CLASSES * 8);
     CHECK(world.sent_bytes == comm_counted(m->world, COMM_AGREE).sent_bytes && world.sent_bytes <= 1024 * 8);
     return 0;
+}
+
+static struct comm *sharers_of(const struct scene *s, const struct mesh *m)
+{
+    return !s->shared ? NULL : s->all ? m->sequence : m->heads;
 }
 
 // Gathers of weights: every block once a pass, and the first of the next pass; padding aside.
 static int weights_as_written(const struct stage *st, const struct mesh *m, int n_branches, struct err *e)
 {
     const struct scene *s = st->s;
-    int64_t p = s->shape.heads, d = s->size.dim, f = s->size.ffn, mine = 0;
+    int64_t p = comm_size(sharers_of(s, m)), d = s->size.dim, f = s->size.ffn, mine = 0;
     for (int k = m->i_guide; k < n_branches; k += s->shape.guide) mine++;
     if (s->together && mine > 0) mine = 1;
     int64_t gathers = mine * s->n_steps * s->size.layers + (mine > 0);
     int64_t block = (8 * d * d + 2 * d * f) * dtype_size(s->dtype) + (6 + 7 + 9) * d * 4 + f * 4;
-    int64_t got = comm_counted_all(dit_block_comm(st->dit, DIT_STEP)).received_bytes;
+    struct comm *c = dit_block_comm(st->dit, DIT_STEP);
+    int64_t got = comm_counted_all(c).received_bytes;
     int64_t want = gathers * block * (p - 1) / p, padding = gathers * (26 * 256 + p * 256);
     CHECK(got >= want && got <= want + padding);
+    CHECK(got == comm_counted(c, COMM_ALL_GATHER).received_bytes);
     return 0;
 }
 
@@ -233,7 +258,32 @@ static int compare(const struct scene *s, tensor x, int rank, struct err *e)
         if (!(off <= most)) most = off;
     }
     double bound = exact ? 0 : s->dtype == DT_F32 ? 1e-5 : 0.1;
-    return most <= bound ? 0 : err_set(e, E_FATAL, "rank %d is off by %g", rank, most);
+    if (!(most <= bound)) return err_set(e, E_FATAL, "rank %d is off by %g", rank, most);
+    if (!s->to_the_bit) return 0;
+    if (!s->shared && rank == 0) memcpy(s->whole, x.data, (size_t)tensor_bytes(x));
+    CHECK(!s->shared || memcmp(s->whole, x.data, (size_t)tensor_bytes(x)) == 0);
+    return 0;
+}
+
+// Nobody makes more than the step that is under way, and all are told the same.
+static int ended_as_told(const struct scene *s, const struct stage *st, int rc, struct err *e)
+{
+    static const struct {
+        int code;
+        const char *text;
+        int steps;
+    } ends[N_TROUBLES] = {[STOPS] = {E_BUSY, "ended at step", 0},
+                          [NO_MEMORY] = {E_FATAL, "the device has no memory left", 1},
+                          [NOT_FINITE] = {E_INPUT, "the latents are no longer finite", 0}};
+    char by[16], told[200];
+    snprintf(by, sizeof by, "rank %d: ", s->bad_rank);
+    snprintf(told, sizeof told, "%.150s", e->text);
+    if (rc != ends[s->trouble].code || !strstr(e->text, ends[s->trouble].text) ||
+        (s->trouble != NOT_FINITE && strncmp(e->text, by, strlen(by)) != 0) ||
+        st->steps > s->bad_step + ends[s->trouble].steps)
+        return err_set(e, E_FATAL, "rank %d, code %d after step %d of trouble %d: '%s'", st->rank, rc, st->steps,
+                       s->trouble, told);
+    return 0;
 }
 
 static int rank_main(struct comm *world, void *ctx, struct err *e)
@@ -246,7 +296,7 @@ static int rank_main(struct comm *world, void *ctx, struct err *e)
     int rc = 0;
     guide_plan(&g, &s->spec);
     if (mesh_open(&m, world, s->shape, e) < 0) return e->code;
-    if (stage_open(&st, s, comm_rank(world), s->shared ? m.heads : NULL, e) < 0) return e->code;
+    if (stage_open(&st, s, comm_rank(world), sharers_of(s, &m), e) < 0) return e->code;
     comm_follow(world, st.d);
     if (s->shared) {
         dev_set_dry(st.d, true);
@@ -258,18 +308,21 @@ static int rank_main(struct comm *world, void *ctx, struct err *e)
     }
     comm_count_reset(world);
     if (rc == 0) rc = run_denoise(&st, &m, &x, e);
-    if (rc == 0) rc = compare(s, x, comm_rank(world), e);
-    if (rc == 0 && !s->spec.teacache) rc = bytes_as_written(s, &m, g.n, e);
-    if (rc == 0 && s->shared) rc = weights_as_written(&st, &m, g.n, e);
+    if (rc == 0 && s->trouble == NOTHING) rc = compare(s, x, comm_rank(world), e);
+    if (s->trouble != NOTHING)
+        rc = ended_as_told(s, &st, rc, e);
+    else if (rc == 0 && !s->spec.teacache)
+        rc = bytes_as_written(s, &m, &g, e);
+    if (rc == 0 && s->shared && s->trouble == NOTHING) rc = weights_as_written(&st, &m, g.n, e);
     comm_follow(world, NULL);
     stage_close(&st);
     mesh_close(&m);
     return rc;
 }
 
-static const struct mesh_shape shapes[] = {{1, 1, 1}, {1, 1, 2}, {1, 1, 3}, {1, 1, 4}, {1, 1, 8}, {1, 2, 1},
-                                           {1, 3, 1}, {1, 5, 1}, {1, 2, 2}, {1, 4, 2}, {2, 1, 1}, {3, 1, 1},
-                                           {2, 1, 4}, {2, 2, 2}, {3, 1, 2}, {2, 3, 1}};
+static const struct mesh_shape shapes[] = {{1, 1, 1}, {1, 1, 2}, {1, 1, 3}, {1, 1, 4}, {1, 1, 8}, {1, 2, 1}, {1, 3, 1},
+                                           {1, 5, 1}, {1, 2, 2}, {1, 4, 2}, {2, 1, 1}, {3, 1, 1}, {2, 1, 4}, {2, 2, 2},
+                                           {3, 1, 2}, {2, 3, 1}, {1, 1, 5}, {1, 8, 1}, {1, 2, 4}, {2, 4, 1}, {3, 2, 1}};
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
 static int ranks_of(struct mesh_shape m) { return m.guide * m.ring * m.heads; }
@@ -287,6 +340,13 @@ static void run_alone(struct scene *s)
     stage_close(&st);
 }
 
+static const char *layout_of(const struct scene *s)
+{
+    static _Thread_local char text[64];
+    snprintf(text, sizeof text, "guide %d x ring %d x heads %d", s->shape.guide, s->shape.ring, s->shape.heads);
+    return text;
+}
+
 static void expect_equal(struct scene *s)
 {
     struct err e = {0};
@@ -294,9 +354,29 @@ static void expect_equal(struct scene *s)
     for (int i = 0; i < N_SHAPES; i++) {
         s->shape = shapes[i];
         if (s->size.heads % s->shape.heads) continue;
-        if (comm_thread_run(ranks_of(s->shape), rank_main, s, &e) < 0)
-            fail_msg("guide %d x ring %d x heads %d: %s", s->shape.guide, s->shape.ring, s->shape.heads, e.text);
+        if (comm_thread_run(ranks_of(s->shape), rank_main, s, &e) < 0) fail_msg("%s: %s", layout_of(s), e.text);
     }
+    free(s->want);
+}
+
+// On layouts where sums have another order than on one rank, weights shared against weights whole.
+static void expect_same_bits(struct scene *s)
+{
+    static const struct mesh_shape several[] = {{1, 2, 1}, {1, 5, 1}, {1, 2, 2}, {2, 2, 2}, {1, 4, 2}};
+    struct err e = {0};
+    run_alone(s);
+    s->to_the_bit = true;
+    s->whole = malloc((size_t)(s->size.vae_z * s->t * s->h * s->w) * sizeof *s->whole);
+    assert_non_null(s->whole);
+    for (size_t i = 0; i < sizeof several / sizeof *several; i++)
+        for (int k = 0; k < 2; k++) {
+            s->shape = several[i];
+            s->shared = k;
+            if (comm_thread_run(ranks_of(s->shape), rank_main, s, &e) < 0)
+                fail_msg("%s, weights %s: %s", layout_of(s), k ? "shared" : "whole", e.text);
+        }
+    s->to_the_bit = false;
+    free(s->whole);
     free(s->want);
 }
 
@@ -337,7 +417,7 @@ static void two_speakers(void **state)
 static void fewer_branches(void **state)
 {
     (void)state;
-    struct scene s = scene_of(6, 1, 1, 1); // one: guide ranks beyond it idle
+    struct scene s = scene_of(10, 1, 1, 1); // one: guide ranks beyond it idle
     expect_equal(&s);
     s.spec.audio_scale = 3; // two, one speaker and none
     s.together = true;
@@ -352,11 +432,13 @@ static void shared_weights(void **state)
     struct scene s = scene_of(8, 1, 5, 4);
     s.shared = true;
     expect_equal(&s);
-    s.together = true;
+    s.together = s.all = true;
     expect_equal(&s);
-    s.dtype = DT_BF16;
     s.n_speakers = 2;
+    expect_same_bits(&s);
+    s.dtype = DT_BF16;
     expect_equal(&s);
+    expect_same_bits(&s);
     weights_free(&s.weights);
 }
 
@@ -385,47 +467,70 @@ static void bf16(void **state)
     weights_free(&s.weights);
 }
 
-static void an_end_on_one_rank_ends_all(void **state)
+// A rank other than the first stops, runs out of memory, or has numbers that are none.
+static void what_happens_to_one_rank_ends_all(void **state)
 {
     (void)state;
-    struct scene s = scene_of(4, 1, 1, 1);
-    struct err e = {0};
-    s.n_steps = s.spec.steps = 3;
-    s.shape = (struct mesh_shape){1, 2, 2};
-    s.stop_step = 2;
-    s.stop_rank = 3;
-    assert_int_equal(comm_thread_run(4, rank_main, &s, &e), E_BUSY);
-    assert_string_equal(e.text, "rank 3: segment 1 ended at step 2");
+    struct scene s = scene_of(4, 1, 1, 3);
+    static const struct mesh_shape several[] = {{1, 1, 2}, {1, 2, 2}, {2, 2, 1}};
+    s.n_steps = s.spec.steps = 4;
+    s.bad_step = 2;
+    for (int i = 0; i < 3; i++)
+        for (int k = 0; k < 2 * N_TROUBLES; k++) {
+            struct err e = {0};
+            s.shape = several[i];
+            s.trouble = (enum trouble)(k / 2);
+            s.shared = s.all = k % 2;
+            s.bad_rank = ranks_of(s.shape) - 1;
+            if (s.trouble == NOTHING) continue;
+            if (comm_thread_run(ranks_of(s.shape), rank_main, &s, &e) < 0) fail_msg("%s: %s", layout_of(&s), e.text);
+        }
     weights_free(&s.weights);
 }
 
-// As one rank of mpirun: all layouts of that many ranks, weights shared, branches together.
+// ---- as ranks of mpirun
+
+static int by_mpi(struct comm *world, struct scene *s, int *n)
+{
+    struct err e = {0};
+    int rc = rank_main(world, s, &e);
+    *n += 1;
+    if (comm_agree(world, rc, NULL, &e) == 0) return 0;
+    printf("%s: %s\n", layout_of(s), e.text);
+    comm_abort(world);
+    return -1;
+}
+
+// All layouts of that many ranks, with weights shared and branches together, two speakers, three branches; and with
+// weights whole, one speaker, two branches and one, branch by branch. Then what happens to the last rank.
 static int as_mpi(void)
 {
     struct err e = {0};
     struct comm *world = NULL;
-    struct scene s = scene_of(4, 2, 5, 4);
-    int n = 0;
-    s.shared = s.together = true;
-    run_alone(&s);
+    struct scene scenes[] = {scene_of(4, 2, 5, 4), scene_of(10, 1, 1, 3), scene_of(8, 1, 1, 1)};
+    int n = 0, troubles = 0, rc = 0;
+    scenes[0].shared = scenes[0].together = true;
+    for (int k = 0; k < 3; k++) run_alone(&scenes[k]);
     if (comm_open(&world, "mpi", &e) < 0) {
         printf("skip: %s\n", e.text);
         return 0;
     }
-    for (int i = 0; i < N_SHAPES; i++) {
-        s.shape = shapes[i];
-        if (ranks_of(s.shape) != comm_size(world) || s.size.heads % s.shape.heads) continue;
-        int rc = rank_main(world, &s, &e);
-        if (comm_agree(world, rc, NULL, &e) < 0) {
-            printf("guide %d x ring %d x heads %d: %s\n", s.shape.guide, s.shape.ring, s.shape.heads, e.text);
-            comm_abort(world);
-            return 1;
-        }
-        n++;
+    for (int k = 0; k < 3 * N_SHAPES && rc == 0; k++) {
+        struct scene *s = &scenes[k / N_SHAPES];
+        s->shape = shapes[k % N_SHAPES];
+        if (ranks_of(s->shape) == comm_size(world) && s->size.heads % s->shape.heads == 0) rc = by_mpi(world, s, &n);
     }
-    if (comm_rank(world) == 0) printf("%d layouts on %d ranks of mpi\n", n, comm_size(world));
-    free(s.want);
-    weights_free(&s.weights);
+    struct scene *s = &scenes[0];
+    s->shape = (struct mesh_shape){1, comm_size(world), 1};
+    s->bad_rank = comm_size(world) - 1;
+    s->bad_step = 1;
+    for (s->trouble = STOPS; s->trouble < N_TROUBLES && rc == 0; s->trouble++) rc = by_mpi(world, s, &troubles);
+    if (rc < 0) return 1;
+    if (comm_rank(world) == 0) printf("%d layouts and %d troubles on %d ranks of mpi\n", n, troubles, comm_size(world));
+    for (int k = 0; k < 3; k++) {
+        free(scenes[k].want);
+        weights_free(&scenes[k].weights);
+    }
     comm_close(&world);
     return 0;
 }
@@ -441,6 +546,6 @@ int main(int argc, char **argv)
                                        cmocka_unit_test(shared_weights),
                                        cmocka_unit_test(step_cache),
                                        cmocka_unit_test(bf16),
-                                       cmocka_unit_test(an_end_on_one_rank_ends_all)};
+                                       cmocka_unit_test(what_happens_to_one_rank_ends_all)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
