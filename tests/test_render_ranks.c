@@ -1,5 +1,6 @@
-// A whole job by the ranks of a mesh, from words and a voice to tails and frames, equals one rank's; only one rank has
-// a sink; an end in any stage on one rank ends it on all.
+// A whole job by the ranks of a mesh, from words and a voice to tails and frames, equals one rank's, and with weights
+// spread it is that of the same ranks with all of them to the bit, each holding its share; only one rank has a sink; an
+// end or a fault in any stage on one rank ends it on all, within a step.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,10 +15,17 @@
 #include "tests/folder.h"
 #include "worker/render.h"
 #include "worker/synth/synth.h"
+#include "worker/texts.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
+
+#define CHECK(cond)                                                                                                    \
+    do {                                                                                                               \
+        if (!(cond)) return err_set(e, E_FATAL, "%s:%d: not so: %s", __func__, __LINE__, #cond);                       \
+    } while (0)
 
 enum { SEED = 41, H = 64, W = 96, F = 9, M = 5, SEGMENTS = 2, TAIL_MAX = 1 << 16, FRAME = H * W * 3 / 2 };
 
@@ -38,8 +46,11 @@ struct scene {
     const char *model;
     struct spec_render spec;
     struct mesh_shape shape;
-    bool share_weights, together;
+    bool share_weights, together, twice;
     const char *stop_stage; // the sink ends the job there, or NULL
+    const char *bad_stage;  // the device of bad_rank has a fault there, or NULL
+    int bad_rank;
+    atomic_int bad, after; // it has happened; calls of rank 0's sink since
     struct result *want, *got;
 };
 
@@ -57,14 +68,27 @@ static void draw_picture(uint8_t *rgb)
 // ---- the sink
 
 struct sink {
-    const struct scene *s;
+    struct scene *s;
     struct result *r;
+    int rank;
+    struct dev *d;
 };
+
+// The fault of a device without memory, of a rank that has nothing to send.
+static void strike(const struct sink *k, const char *stage)
+{
+    struct scene *s = k->s;
+    if (k->rank == 0) atomic_fetch_add(&s->after, atomic_load(&s->bad));
+    if (k->rank == 0 || strcmp(stage, s->bad_stage) != 0) return;
+    dev_fault(k->d, "arena segment: the device has no memory left");
+    atomic_store(&s->bad, 1);
+}
 
 static int on_step(void *ctx, const char *stage, int i, int n)
 {
     const struct sink *k = ctx;
     (void)n;
+    if (k->s->bad_stage) strike(k, stage);
     return k->s->stop_stage && i > 0 && strcmp(stage, k->s->stop_stage) == 0 ? E_BUSY : 0;
 }
 
@@ -89,17 +113,19 @@ static int on_frames(void *ctx, int64_t first, int n, const uint8_t *yuv)
 // ---- one rank
 
 // Tails go from the rank with the sink to all, as orders do.
-static int run_job(const struct scene *s, struct set *set, const struct mesh *m, struct result *r, struct err *e)
+static int run_job(struct scene *s, struct set *set, const struct mesh *m, struct texts *texts, struct result *r,
+                   struct err *e)
 {
     uint8_t picture[H * W * 3], *tail = malloc(TAIL_MAX);
     BUG_IF(!tail, "no memory");
     draw_picture(picture);
     struct track voice = {.read = read_voice, .n_samples = 640 * s->spec.n_frames};
-    struct render_order order = {.spec = &s->spec, .color_picture = picture, .voice = &voice, .cache_dir = top};
+    struct render_order order = {
+        .spec = &s->spec, .color_picture = picture, .voice = &voice, .texts = texts, .cache_dir = top};
     struct render *render = NULL;
     int rank = m ? comm_rank(m->world) : 0, rc = render_open(&render, set, &order, e);
     for (int k = 0; k < SEGMENTS && rc == 0; k++) {
-        struct sink ctx = {.s = s, .r = r};
+        struct sink ctx = {.s = s, .r = r, .rank = rank, .d = set->dev};
         struct render_sink sink = {.ctx = &ctx, .step = on_step, .tail = on_tail, .frames = on_frames};
         struct render_times t;
         int64_t bytes = k ? (int64_t)r->tail_bytes[k - 1] : 0;
@@ -116,33 +142,56 @@ static int run_job(const struct scene *s, struct set *set, const struct mesh *m,
                                  .picture = picture,
                                  .tail = k ? tail : NULL,
                                  .tail_bytes = (size_t)bytes};
-        rc = render_segment(render, &run, rank == 0 ? &sink : NULL, &t, e);
+        rc = render_segment(render, &run, rank == 0 || (s->bad_stage && rank == s->bad_rank) ? &sink : NULL, &t, e);
     }
     render_close(&render);
     free(tail);
     return rc;
 }
 
-static int open_and_run(const struct scene *s, const struct mesh *m, struct result *r, struct err *e)
+// Who of the ranks has the words' weights: the one that reads them, and those that spread them with it.
+static int holds_its_share(const struct scene *s, const struct set *set, const struct mesh *m, struct err *e)
+{
+    int n = m ? comm_size(m->heads) : 1, rank = m ? comm_rank(m->world) : 0, u = s->shape.heads;
+    bool reads = rank == set->words_rank, spread = s->share_weights && n > 1;
+    CHECK((set->umt5 != NULL) == (reads || (spread && rank / u == set->words_rank / u)));
+    CHECK((set->unigram != NULL) == reads && (!spread || !set->umt5 || umt5_comm(set->umt5)));
+    return 0;
+}
+
+// Twice, when told so: the second job's words were read by the first, and nothing is gathered for them.
+static int open_and_run(struct scene *s, const struct mesh *m, struct result *r, struct err *e)
 {
     struct dev *d = NULL;
     struct set *set = NULL;
+    struct texts *texts = NULL;
     struct set_options o = {.model = s->model,
                             .n_speakers = 1,
                             .mesh = m,
                             .sharers = s->share_weights && m ? m->heads : NULL,
                             .together = s->together};
     if (dev_open(&d, table, 1, e) < 0) return e->code;
+    texts_new(&texts);
     int rc = set_open(&set, d, &o, e);
-    if (rc == 0) rc = run_job(s, set, m, r, e);
+    if (rc == 0) rc = holds_its_share(s, set, m, e);
+    if (rc == 0) rc = run_job(s, set, m, texts, r, e);
+    if (rc == 0 && s->twice) {
+        struct comm *words = set->umt5 ? umt5_comm(set->umt5) : NULL;
+        int64_t calls = words ? comm_counted_all(words).received_bytes : 0;
+        r->n_frames[0] = r->n_frames[1] = 0;
+        rc = run_job(s, set, m, texts, r, e);
+        if (rc == 0 && words && (calls == 0 || comm_counted_all(words).received_bytes != calls))
+            rc = err_set(e, E_FATAL, "words were gathered anew");
+    }
     set_free(&set);
+    texts_free(&texts);
     dev_close(&d);
     return rc;
 }
 
 static int rank_main(struct comm *world, void *ctx, struct err *e)
 {
-    const struct scene *s = ctx;
+    struct scene *s = ctx;
     struct mesh m = {0};
     struct result *own = comm_rank(world) == 0 ? s->got : calloc(1, sizeof *own);
     BUG_IF(!own, "no memory");
@@ -257,6 +306,50 @@ static void an_end_is_an_end_for_all(void **state)
     scene_free(&s);
 }
 
+static void spread_weights_change_no_bit(void **state)
+{
+    static const struct mesh_shape shapes[] = {{1, 1, 2}, {1, 2, 2}};
+    struct scene s = scene_of(state);
+    struct err e = {0};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct result *kept = s.want;
+        s.shape = shapes[i];
+        s.together = true;
+        for (int k = 0; k < 2; k++) {
+            memset(s.got, 0, sizeof *s.got);
+            s.share_weights = s.twice = k;
+            if (comm_thread_run(s.shape.guide * s.shape.ring * s.shape.heads, rank_main, &s, &e) < 0)
+                fail_msg("guide %d x ring %d x heads %d, weights %s: %s", s.shape.guide, s.shape.ring, s.shape.heads,
+                         k ? "spread" : "whole", e.text);
+            if (k == 0) memcpy(kept, s.got, sizeof *kept);
+        }
+        assert_int_equal(s.got->n_frames[1], F - M);
+        assert_memory_equal(s.got, kept, sizeof *kept);
+    }
+    scene_free(&s);
+}
+
+static void a_fault_of_one_rank_ends_it_on_all(void **state)
+{
+    static const char *const stages[] = {"condition", "denoise", "decode"};
+    struct scene s = scene_of(state);
+    for (int i = 0; i < 6; i++) {
+        struct err e = {0};
+        s.shape = i < 3 ? (struct mesh_shape){1, 2, 2} : (struct mesh_shape){3, 1, 1};
+        s.share_weights = i < 3;
+        s.bad_stage = stages[i % 3];
+        s.bad_rank = i < 3 ? 3 : 1;
+        s.bad = s.after = 0;
+        int rc = comm_thread_run(s.shape.guide * s.shape.ring * s.shape.heads, rank_main, &s, &e);
+        char says[64];
+        snprintf(says, sizeof says, "rank %d: arena segment: the device has no memory", s.bad_rank);
+        if (rc != E_FATAL || !strstr(e.text, says)) fail_msg("%s: code %d, '%s'", s.bad_stage, rc, e.text);
+        // It came behind the look at a step, whose end rank 0 may still have told, and was seen in the one after.
+        if (s.after > 2) fail_msg("%s: rank 0 made %d steps more", s.bad_stage, s.after);
+    }
+    scene_free(&s);
+}
+
 static void a_missing_part_is_missed_by_all(void **state)
 {
     struct scene s = scene_of(state);
@@ -273,7 +366,9 @@ static void a_missing_part_is_missed_by_all(void **state)
 int main(void)
 {
     log_init(LOG_ERROR, "test_render_ranks", 0);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(ranks_equal_one), cmocka_unit_test(an_end_is_an_end_for_all),
-                                       cmocka_unit_test(a_missing_part_is_missed_by_all)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(ranks_equal_one), cmocka_unit_test(spread_weights_change_no_bit),
+        cmocka_unit_test(an_end_is_an_end_for_all), cmocka_unit_test(a_fault_of_one_rank_ends_it_on_all),
+        cmocka_unit_test(a_missing_part_is_missed_by_all)};
     return cmocka_run_group_tests(tests, begin, end);
 }

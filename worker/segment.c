@@ -174,7 +174,7 @@ static void take_slice(struct decoding *d, tensor pixels, int64_t first)
     dev_arena_reset(s->j.work, mark);
 }
 
-static int decode(struct decoding *d, tensor x, const struct render_sink *sink)
+static int decode(struct decoding *d, tensor x, const struct render_sink *sink, struct err *e)
 {
     struct segment *s = d->s;
     const struct spec_render *r = s->j.spec;
@@ -186,8 +186,10 @@ static int decode(struct decoding *d, tensor x, const struct render_sink *sink)
         tensor slice = i ? pixels : tensor_slice(pixels, 0, 0, 1);
         vae_decode_slice(v, slice, tensor_slice(x, 1, i, i + 1));
         take_slice(d, slice, i ? 4 * i - 3 : 0);
-        if (sink && sink->step) rc = sink->step(sink->ctx, "decode", (int)i + 1, (int)t);
-        rc = agree(s, rc, NULL);
+        if (sink && sink->step && (rc = sink->step(sink->ctx, "decode", (int)i + 1, (int)t)) < 0)
+            err_set(e, rc, "segment %lld ended while decoding", (long long)d->in->number + 1);
+        if (rc == 0) rc = dev_sync(s->dev, e);
+        rc = agree(s, rc, e);
     }
     vae_stream_close(&v);
     dev_arena_reset(s->j.work, mark);
@@ -221,9 +223,7 @@ static int deliver(struct segment *s, const struct segment_in *in, tensor x, con
     int64_t begun = clock_ms();
     emit_open(&d.emit, s->j.work, r->h, r->w, in->keep_from, in->keep_to);
     if (in->want_tail) d.tail = dev_tensor(s->j.work, DT_F32, SHAPE(r->motion_frame, r->h, r->w, 3));
-    int rc = decode(&d, x, sink);
-    if (rc < 0) return err_set(e, rc, "segment %lld ended while decoding", (long long)in->number + 1);
-    rc = agree(s, dev_sync(s->dev, e), e);
+    int rc = decode(&d, x, sink, e);
     if (rc < 0) return rc;
     t->drift = d.drift / r->frame_num;
     t->decode = clock_ms() - begun;
