@@ -232,7 +232,7 @@ static int holds_its_share(const struct spreading *s, const struct umt5 *m, int 
 static int gathers_as_written(const struct spreading *s, const struct umt5 *m, int ranks, struct err *e)
 {
     int n_blocks;
-    int64_t run = blocks_bytes(s->dtype, &n_blocks) / n_blocks, unit = (int64_t)256 * ranks;
+    int64_t all = blocks_bytes(s->dtype, &n_blocks), run = all / n_blocks, unit = (int64_t)256 * ranks;
     run = (run + unit - 1) / unit * unit;
     struct comm_count got = comm_counted_all(umt5_comm(m));
     CHECK(got.received_bytes == (TEXTS * n_blocks + 1) * (run / ranks * (ranks - 1)) && n_blocks > 2);
