@@ -66,7 +66,8 @@ void dispatch_add(struct dispatch *d, struct job *j, int64_t since_ms)
     d->fitting = realloc(d->fitting, n * sizeof *d->fitting);
     d->waiter = realloc(d->waiter, n * sizeof *d->waiter);
     BUG_IF(!en || !d->entry || !d->waiting || !d->fitting || !d->waiter, "no memory for a job");
-    *en = (struct entry){.d = d, .job = j, .waiting_since_ms = since_ms, .set = dispatch_set_of(d, j)};
+    const struct known_set *k = dispatch_set_of(d, j);
+    *en = (struct entry){.d = d, .job = j, .waiting_since_ms = since_ms, .set = k->set, .weights = k->weights};
     d->entry[d->n_entries++] = en;
 }
 
@@ -141,9 +142,10 @@ bool dispatch_wants(const struct dispatch *d, int priority)
     for (int i = 0; i < d->n_entries; i++) {
         const struct job *j = d->entry[i]->job;
         if (j->state != JOB_READY && j->state != JOB_PREPARING && j->state != JOB_QUEUED) continue;
-        n_misplaced += j->misplaced;
-        n_ahead += !j->misplaced;
-        if (!j->misplaced && j->priority > heaviest) heaviest = j->priority;
+        bool aside = j->misplaced || j->unserved;
+        n_misplaced += aside;
+        n_ahead += !aside;
+        if (!aside && j->priority > heaviest) heaviest = j->priority;
     }
     if (n_ahead <= most) return n_misplaced <= AHEAD * (most + 1);
     return n_ahead <= AHEAD * (most + 1) && priority >= heaviest + SCHED_MARGIN;
@@ -183,24 +185,22 @@ int dispatch_cancel(struct dispatch *d, struct job *j, struct err *e)
 int dispatch_pause(struct dispatch *d, struct job *j, struct err *e) { return order(d, j, JOB_PAUSE, "paused", e); }
 int dispatch_resume(struct dispatch *d, struct job *j, struct err *e) { return order(d, j, JOB_RESUME, "resumed", e); }
 
-bool dispatch_drain(struct dispatch *d)
+bool dispatch_drain(struct dispatch *d, bool *owes)
 {
     bool gone = true;
     d->draining = true;
-    for (int i = 0; i < d->n_entries; i++) {
-        struct entry *en = d->entry[i];
-        seats_leave(d, en);
-        if (en->job->n_busy > 0) gone = false;
-    }
+    *owes = seats_drain(d);
+    for (int i = 0; i < d->n_entries; i++)
+        if (d->entry[i]->job->n_busy > 0) gone = false;
     for (int i = 0; i < d->n_seats; i++) {
         struct seat *s = d->seat[i];
-        if (!s->group || s->guest) continue; // a guest waits for the next daemon
+        if (!s->group || s->guest || s->entry) continue; // a guest waits for the next daemon
         talk_hear(s->group, d->room, NULL);
         if (!s->said_bye) talk_bye(s->group, d->room);
         s->said_bye = true;
         if (!group_has_ended(s->group)) gone = false;
     }
-    return gone;
+    return gone && !*owes;
 }
 
 void dispatch_groups(const struct dispatch *d, int *n_up, int *n)

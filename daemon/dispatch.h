@@ -48,9 +48,9 @@ int dispatch_cancel(struct dispatch *d, struct job *j, struct err *e);
 int dispatch_pause(struct dispatch *d, struct job *j, struct err *e);
 int dispatch_resume(struct dispatch *d, struct job *j, struct err *e); // a paused one
 
-// From now on nothing is begun and groups are told goodbye; what is committed stays. True when all have gone and no
-// work is under way.
-bool dispatch_drain(struct dispatch *d);
+// From now on nothing is begun and groups are told goodbye; what is committed stays, and a segment that has come whole
+// is committed first (*owes: that is under way). True when all have gone and no work is under way.
+bool dispatch_drain(struct dispatch *d, bool *owes);
 // Groups that are up, and all.
 void dispatch_groups(const struct dispatch *d, int *n_up, int *n);
 

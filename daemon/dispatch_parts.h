@@ -20,8 +20,8 @@ struct entry {
     struct dispatch *d;
     struct job *job;
     int64_t waiting_since_ms;
-    uint64_t set; // its model set, as a hash
-    bool rests;   // its media children do not stay between two questions
+    uint64_t set, weights; // its model set, as a hash; the same whatever its threads
+    bool rests;            // its media children do not stay between two questions
     // reading its media
     struct errand prepare;
     struct reel *reel;
@@ -51,7 +51,7 @@ struct seat {
 };
 
 struct known_set {
-    uint64_t words, set;
+    uint64_t words, set, weights;
 };
 
 struct dispatch {
@@ -82,7 +82,8 @@ void dispatch_changed(struct dispatch *d, struct job *j);
 
 // ---- dispatch_set.c
 uint64_t dispatch_set_number(const uint8_t mark[MARK_BYTES], int threads);
-uint64_t dispatch_set_of(struct dispatch *d, const struct job *j);
+// Valid until the next call.
+const struct known_set *dispatch_set_of(struct dispatch *d, const struct job *j);
 
 // ---- dispatch_work.c
 // Media of jobs that wait for it, the weightiest first.
@@ -96,6 +97,8 @@ void seat_add(struct dispatch *d, struct seat **out);
 void seats_turn(struct dispatch *d);
 // All groups leave the job.
 void seats_leave(struct dispatch *d, struct entry *en);
+// All groups leave their jobs, but for those of which a segment is on its way to the disk: true while there are such.
+bool seats_drain(struct dispatch *d);
 // The seat of a span has something to send.
 void seats_wake(struct dispatch *d, const struct span *s);
 

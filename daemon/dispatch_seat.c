@@ -65,6 +65,22 @@ void seats_leave(struct dispatch *d, struct entry *en)
     }
 }
 
+bool seats_drain(struct dispatch *d)
+{
+    bool owes = false;
+    for (int i = 0; i < d->n_seats; i++) {
+        struct seat *s = d->seat[i];
+        if (!s->entry) continue;
+        bool waits = intake_owes(s->talk.span->intake);
+        owes |= waits;
+        if (waits) continue;
+        talk_end(&s->talk, s->group, d->room);
+        s->entry = NULL;
+        s->yields = false;
+    }
+    return owes;
+}
+
 void seats_wake(struct dispatch *d, const struct span *span)
 {
     for (int i = 0; i < d->n_seats; i++)
@@ -122,6 +138,25 @@ static bool fits(const struct dispatch *d, const struct seat *s, const struct jo
     return j->spec->relax_layout || !j->layout[0] || !has[0] || strcmp(has, j->layout) == 0;
 }
 
+// A guest keeps to what it has loaded, and to its threads: a job that asks for others waits for a group of the daemon's
+// own, if there is to be one.
+static bool seat_serves(const struct dispatch *d, const struct seat *s, const struct entry *en)
+{
+    return !s->guest || s->set == en->set || (d->o.groups == 0 && s->set == en->weights);
+}
+
+// Jobs that wait for a group that has not joined.
+static void unserved_mark(struct dispatch *d)
+{
+    for (int i = 0; i < d->n_waiting; i++) {
+        struct entry *en = d->waiter[i];
+        bool served = false;
+        for (int k = 0; k < d->n_seats && !served; k++) served = seat_serves(d, d->seat[k], en);
+        if (!served && !en->job->unserved) log_warn("job.unserved", "job=%llu", (unsigned long long)en->job->id);
+        en->job->unserved = !served;
+    }
+}
+
 // Jobs with a span that a group could take.
 static void gather(struct dispatch *d)
 {
@@ -147,7 +182,7 @@ static struct entry *pick(struct dispatch *d, const struct seat *s)
     memcpy(d->fitting, d->waiting, (size_t)n * sizeof *d->waiting);
     for (int i = 0; i < n; i++) {
         struct job *j = d->waiter[i]->job;
-        bool loaded = !s->guest || d->waiting[i].set == s->set; // a guest keeps to what it has loaded
+        bool loaded = seat_serves(d, s, d->waiter[i]);
         bool right = fits(d, s, j);
         if (!loaded) d->fitting[i].not_before_ms = INT64_MAX;
         if (!loaded) continue;
@@ -298,13 +333,24 @@ static int group_for(struct dispatch *d, struct seat *s, const struct job *j, st
     return group_start(&s->group, d->loop, &o, e);
 }
 
+static void threads_tell(struct dispatch *d, struct job *j)
+{
+    char note[128];
+    struct err e = {0};
+    snprintf(note, sizeof note,
+             "--threads %d has no effect: the group that renders it was started elsewhere, with its own",
+             j->spec->threads);
+    if (job_note(j, d->o.store, note, &e) < 0)
+        log_error("store.failed", "job=%llu text=\"%s\"", (unsigned long long)j->id, e.text);
+}
+
 static void seat_fill(struct dispatch *d, struct seat *s)
 {
     struct err e = {0};
     struct entry *en = pick(d, s);
     if (!en) return;
     struct job *j = en->job;
-    bool loaded = s->group && s->set == en->set;
+    bool loaded = s->group && (s->guest || s->set == en->set);
     if (!loaded && clock_ms() < s->next_start_ms) return;
     if (!loaded && group_for(d, s, j, &e) < 0) {
         dispatch_fail(d, en, &e);
@@ -313,7 +359,8 @@ static void seat_fill(struct dispatch *d, struct seat *s)
     struct span *span = job_span_next(j);
     struct intake_options o = {
         .loop = d->loop, .picture = reel_piece_options(j->reel), .folder = j->folder, .n_busy = &j->n_busy};
-    s->set = en->set;
+    if (s->guest && s->set != en->set) threads_tell(d, j);
+    if (!s->guest) s->set = en->set;
     s->entry = en;
     s->said_bye = false;
     s->due = true;
@@ -338,6 +385,7 @@ void seats_turn(struct dispatch *d)
     seats_tidy(d);
     if (d->draining || d->holding) return;
     gather(d);
+    if (sweep) unserved_mark(d);
     yields_mark(d);
     if (d->n_waiting == 0) return;
     for (int i = 0; i < d->n_seats; i++)

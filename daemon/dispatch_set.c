@@ -9,7 +9,7 @@ uint64_t dispatch_set_number(const uint8_t mark[MARK_BYTES], int threads)
 {
     uint64_t set;
     memcpy(&set, mark, sizeof set);
-    return (set ^ (uint64_t)threads) | 1; // 0 is none
+    return (set ^ (uint64_t)threads * 0x9e3779b97f4a7c15u) | 1; // 0 is none
 }
 
 // All words that decide which weights a group loads.
@@ -33,13 +33,13 @@ static uint64_t words_of(const struct job *j)
     return words;
 }
 
-uint64_t dispatch_set_of(struct dispatch *d, const struct job *j)
+const struct known_set *dispatch_set_of(struct dispatch *d, const struct job *j)
 {
     const struct spec *s = j->spec;
     uint64_t words = words_of(j);
     uint8_t mark[MARK_BYTES];
     for (int i = 0; i < d->n_known && i < SETS_KNOWN; i++)
-        if (d->known[i].words == words) return d->known[i].set;
+        if (d->known[i].words == words) return &d->known[i];
     mark_set(mark, j->model,
              &(struct mark_set){.dit = s->dit,
                                 .adapter = s->adapter,
@@ -51,6 +51,6 @@ uint64_t dispatch_set_of(struct dispatch *d, const struct job *j)
                                 .lora_scale = s->lora_scale,
                                 .n_lora = s->n_lora});
     struct known_set *k = &d->known[d->n_known++ % SETS_KNOWN];
-    *k = (struct known_set){words, dispatch_set_number(mark, s->threads)};
-    return k->set;
+    *k = (struct known_set){words, dispatch_set_number(mark, s->threads), dispatch_set_number(mark, 0)};
+    return k;
 }

@@ -285,6 +285,8 @@ bool group_has_ended(const struct group *g)
     return g->guest ? g->gone || g->said_bye : loop_child_end(g->child).ended;
 }
 
+void group_rests(struct group *g) { g->progress_ms = clock_ms(); }
+
 // ---- burying
 
 static int tell_end(const struct group *g, struct loop_child_end end, struct err *e)

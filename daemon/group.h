@@ -61,6 +61,8 @@ bool group_is_known(const struct group *g); // it said HELLO
 bool group_is_up(const struct group *g);    // it said HELLO and has not gone
 // After all messages are taken: 0, or E_LOST with what became of it: ended, silent, stalled, never called.
 int group_check(struct group *g, struct err *e);
+// It has nothing to do: its counter may stand still.
+void group_rests(struct group *g);
 const char *group_layout(const struct group *g); // its layout class, once it is known
 bool group_has_ended(const struct group *g);
 bool group_is_guest(const struct group *g);

@@ -55,6 +55,7 @@ struct job {
     char layout[128];                               // class of the groups that made it; "": none yet
     bool mixed;                                     // another class made some of it
     bool misplaced;                                 // a group was there for it, of another class
+    bool unserved;                                  // no group that is here has loaded what it needs
     bool unsaved;                                   // its state could not be written to the store; it is tried again
     int64_t tried_ms;                               // then
     struct span *span;

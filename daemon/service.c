@@ -363,11 +363,11 @@ void service_turn(struct service *s)
 
 void service_join(struct service *s, struct group *g, const uint8_t set[32]) { dispatch_join(s->dispatch, g, set); }
 
-bool service_drain(struct service *s, int *n_left)
+bool service_drain(struct service *s, int *n_left, bool *owes)
 {
     *n_left = (int)queue_length(s->queue);
     for (const struct held *h = s->held; h; h = h->next) *n_left += !job_is_over(&h->job);
-    return dispatch_drain(s->dispatch);
+    return dispatch_drain(s->dispatch, owes);
 }
 
 // ---- what is asked for
@@ -491,6 +491,12 @@ static void live_json(json_t *o, const struct job *j)
                                   (double)j->tail_ms / 1000));
     json_object_set_new(o, "color_drift", json_real(j->drift));
     if (j->misplaced) json_object_set_new(o, "waits_for", json_pack("{ss}", "layout", j->layout));
+    if (j->unserved && j->state == JOB_READY) {
+        const struct spec *s = j->spec;
+        json_t *set = json_pack("{sisssisb}", "speakers", s->n_speakers, "dtype", s->dtype ? "bf16" : "f32", "loras",
+                                s->n_lora, "published", s->r.parity == SPEC_PARITY_PUBLISHED);
+        json_object_set_new(o, "waits_for", json_pack("{so}", "set", set));
+    }
     if (j->state == JOB_FAILED)
         json_object_set_new(o, "error", json_pack("{ssss}", "code", err_name(j->why.code), "message", j->why.text));
     if (j->state != JOB_RUNNING) return;

@@ -37,8 +37,9 @@ void service_keep(struct service *s, const struct keep_limits *l);
 void service_tell(const struct service *s);
 // A group that came by itself: the service's from now on.
 void service_join(struct service *s, struct group *g, const uint8_t set[32]);
-// Nothing new is begun; true when all groups have gone. *n_left: jobs that are not over.
-bool service_drain(struct service *s, int *n_left);
+// Nothing new is begun; true when all groups have gone. *n_left: jobs that are not over; *owes: a segment is on its way
+// to the disk.
+bool service_drain(struct service *s, int *n_left, bool *owes);
 
 // A job, or a batch of them (submit.h), whose media are in media/ already. `key`: "" or of the client's choice. 0: *id
 // was there before; 1: `submitted` will be called with this ticket, once the media were looked at and it is durable.

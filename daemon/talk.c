@@ -339,6 +339,7 @@ int talk_hear(struct group *g, struct talk_room *r, struct err *e)
 {
     while (group_recv(g, &r->in) > 0)
         if (r->in.kind == MSG_FAILED && r->in.job == 0) return err_set(e, E_LOST, "%s", r->in.failed.text);
+    group_rests(g);
     return group_check(g, e);
 }
 

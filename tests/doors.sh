@@ -159,6 +159,19 @@ longtake watch "$job" >watched || fail "job $job: $(cat watched)"
 longtake fetch "$job" -o stalled.mp4
 cmp -s stalled.mp4 whole.mp4 || fail "other bytes after a group stalled"
 ok "a stalled group is named, ended and replaced"
+
+# what a group that came by itself has loaded is what it has, threads too; what none has loaded is waited for, and told
+job=$(submit --threads 3)
+longtake watch "$job" >watched || fail "job $job: $(cat watched)"
+grep -q "^note: --threads 3 has no effect" watched || fail "no word of the threads: $(cat watched)"
+ok "a job with threads of its own is taken by a group that joined"
+job=$(submit --dtype bf16)
+for _ in $(seq 200); do longtake status "$job" >out; grep -q "waits for a group with 1 speaker, bf16, 0 LoRAs" out && break; sleep 0.05; done
+grep -q "waits for a group with 1 speaker, bf16, 0 LoRAs" out || fail "no word of what is waited for: $(cat out)"
+next=$(submit)
+longtake watch "$next" >watched || fail "job $next: $(cat watched)"
+longtake cancel "$job" >/dev/null
+ok "a job that no group here can take says what it waits for, and is in nobody's way"
 kill -9 "$last"
 stop 0
 

@@ -14,7 +14,7 @@ export XDG_RUNTIME_DIR=$tmp XDG_DATA_HOME=$tmp/data
 RANDOM=$seed
 echo "torture: $kills kills of the daemon and its groups, $kind worker, $ranks ranks, seed $seed"
 fail() { echo "torture: $*" >&2; tail -5 log >&2; exit 1; }
-longtake() { timeout 120 "$bin/longtake" "$@"; }
+longtake() { timeout 900 "$bin/longtake" "$@"; }
 
 job=(--image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav" --seed 3 --cuts 1.4,1.96,4)
 if [ "$kind" = real ]; then

@@ -100,6 +100,13 @@ static void show_job(const json_t *o)
         printf(", segment %lld/%lld", (long long)client_number(o, "segments"),
                (long long)client_number(o, "segments_total"));
     if (json_object_get(o, "percent")) printf(", %.1f %%", json_number_value(json_object_get(o, "percent")));
+    const json_t *waits = json_object_get(o, "waits_for"), *set = json_object_get(waits, "set");
+    const char *layout = json_string_value(json_object_get(waits, "layout"));
+    if (layout) printf(", waits for a group of class \"%s\"", layout);
+    if (set)
+        printf(", waits for a group with %lld speaker%s, %s, %lld LoRAs", (long long)client_number(set, "speakers"),
+               client_number(set, "speakers") == 1 ? "" : "s", json_string_value(json_object_get(set, "dtype")),
+               (long long)client_number(set, "loras"));
     const char *why = json_string_value(json_object_get(json_object_get(o, "error"), "message"));
     printf(why ? ": %s\n" : "\n", why);
 }

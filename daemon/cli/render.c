@@ -202,7 +202,7 @@ static void on_turn(void *ctx)
     dispatch_turn(r->dispatch);
     if (!job_is_over(&r->job) || job_settles(&r->job)) return;
     if (r->goodbye_ms == 0) r->goodbye_ms = clock_ms() + GOODBYE_MS;
-    bool gone = dispatch_drain(r->dispatch);
+    bool owes, gone = dispatch_drain(r->dispatch, &owes);
     if (gone || (clock_ms() > r->goodbye_ms && r->job.n_busy == 0)) loop_stop(r->loop);
 }
 

@@ -1,8 +1,8 @@
 // `longtake serve`: the loop around service and desk.
 //
-// SIGTERM and SIGINT drain: nothing new is begun, workers leave at their next step, what is committed stays. With work
-// left the exit code is 75: started again, the daemon goes on with it. SIGHUP reads the configuration again and takes
-// what may change under way; SIGUSR1 tells what is committed.
+// SIGTERM and SIGINT drain: nothing new is begun, workers leave at their next step, what is committed stays and what
+// has come whole is committed. With work left the exit code is 75: started again, the daemon goes on with it. SIGHUP
+// reads the configuration again and takes what may change under way; SIGUSR1 tells what is committed.
 #include "daemon/cli/cli.h"
 #include "daemon/config.h"
 #include "daemon/desk.h"
@@ -21,7 +21,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { TICK_MS = 100, GOODBYE_MS = 5000, FILES = 1 << 16 };
+enum { TICK_MS = 100, GOODBYE_MS = 5000, KEEP_MS = 20000, FILES = 1 << 16 };
 
 struct daemon {
     struct config config;
@@ -64,8 +64,8 @@ static void on_turn(void *ctx)
         d->barked_ms = clock_ms();
     }
     if (!d->signum) return;
-    bool gone = service_drain(d->service, &d->n_left);
-    if (gone || clock_ms() > d->goodbye_ms) loop_stop(d->loop);
+    bool owes, gone = service_drain(d->service, &d->n_left, &owes);
+    if (gone || clock_ms() > d->goodbye_ms + (owes ? KEEP_MS : 0)) loop_stop(d->loop);
 }
 
 static void on_join(void *ctx, struct group *g, const uint8_t set[32])
