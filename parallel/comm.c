@@ -277,7 +277,8 @@ static void exchange(struct comm *c, enum comm_verb v, void *all, int64_t bytes)
     comm_wait(&t);
 }
 
-// The sentence of the lowest rank that has the worst code, told to the others by that rank.
+// The sentence of the lowest rank that has the worst code, told to the others by that rank, with its number in the
+// world: nobody outside knows those of a part.
 static void share_sentence(struct comm *c, int teller, struct err *e)
 {
     char text[sizeof e->text];
@@ -296,7 +297,7 @@ static void share_sentence(struct comm *c, int teller, struct err *e)
     if (told)
         err_set(e, e->code, "%s", text);
     else if (c->n > 1)
-        err_set(e, e->code, "rank %d: %s", teller, text);
+        err_set(e, e->code, "rank %d: %s", c->world[teller], text);
 }
 
 int comm_agree(struct comm *c, int code, bool *cancel, struct err *e)

@@ -45,6 +45,7 @@ struct scene {
     enum trouble trouble;
     int bad_rank, bad_step;
     struct mesh_shape shape;
+    int64_t rest_bytes;  // of weights outside of blocks
     float *want, *whole; // latents of one rank alone, and of the same ranks with whole weights
 };
 
@@ -249,6 +250,31 @@ static int weights_as_written(const struct stage *st, const struct mesh *m, int 
     return 0;
 }
 
+static int64_t aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// What `p` ranks that share weights each hold of the blocks: a share of all of them and two whole ones, as two runs.
+static int64_t held(const struct scene *s, int p)
+{
+    int64_t d = s->size.dim, f = s->size.ffn, w = dtype_size(s->dtype), unit = 256 * p;
+    int64_t run[2] = {
+        8 * aligned(d * d * w) + 2 * aligned(d * f * w) + aligned(6 * d * 4) + 16 * aligned(d * 4) + aligned(f * 4),
+        4 * aligned(d * d * w) + aligned(2 * d * s->size.audio_dim * w) + 6 * aligned(d * 4) + aligned(2 * d * 4)};
+    int64_t bytes = 0;
+    for (int i = 0; i < 2; i++) {
+        run[i] = (run[i] + unit - 1) / unit * unit;
+        bytes += s->size.layers * run[i] / p + (p > 1 ? 2 * run[i] : 0);
+    }
+    return bytes;
+}
+
+static int holds_its_share(const struct scene *s, const struct stage *st, int p, struct err *e)
+{
+    int64_t more = dit_bytes(st->dit) - held(s, p) - s->rest_bytes, loose = 8 * 256;
+    if (more >= -loose && more <= loose) return 0;
+    return err_set(e, E_FATAL, "a rank of %d holds %lld bytes, %lld more than it should", p,
+                   (long long)dit_bytes(st->dit), (long long)more);
+}
+
 static int compare(const struct scene *s, tensor x, int rank, struct err *e)
 {
     // Heads alone change no sum; else f32 to 1e-5.
@@ -298,6 +324,8 @@ static int rank_main(struct comm *world, void *ctx, struct err *e)
     if (mesh_open(&m, world, s->shape, e) < 0) return e->code;
     if (stage_open(&st, s, comm_rank(world), sharers_of(s, &m), e) < 0) return e->code;
     comm_follow(world, st.d);
+    if (s->shared && s->trouble == NOTHING && holds_its_share(s, &st, comm_size(sharers_of(s, &m)), e) < 0)
+        return e->code;
     if (s->shared) {
         dev_set_dry(st.d, true);
         rc = run_denoise(&st, &m, &x, e);
@@ -338,6 +366,13 @@ static void run_alone(struct scene *s)
     s->want = malloc((size_t)tensor_bytes(x));
     memcpy(s->want, x.data, (size_t)tensor_bytes(x));
     stage_close(&st);
+    struct comm *self = NULL;
+    assert_int_equal(comm_open(&self, "self", &e), 0);
+    assert_int_equal(stage_open(&st, s, 0, self, &e), 0);
+    s->rest_bytes = dit_bytes(st.dit) - held(s, 1);
+    assert_true(s->rest_bytes > 0);
+    stage_close(&st);
+    comm_close(&self);
 }
 
 static const char *layout_of(const struct scene *s)

@@ -152,6 +152,10 @@ static void an_error_reaches_all(void **state)
         snprintf(want, sizeof want, "rank %d: block 2 is cut short", rank);
         assert_string_equal(e.text, want);
     }
+    struct err e = {0};
+    struct scene c = {.n_blocks = 4, .bad_block = 2, .bad_rank = 3, .shape = {2, 1, 2}}; // of a part: by its own number
+    assert_int_equal(comm_thread_run(4, rank_main, &c, &e), E_INPUT);
+    assert_string_equal(e.text, "rank 3: block 2 is cut short");
 }
 
 int main(void)
