@@ -1,5 +1,5 @@
 // The VAE split over ranks gives the bits of one rank, encoding and decoding, along either side, for bands that are not
-// even and ranks without a line; and trades one line a convolution.
+// even and ranks without a line; and sends the bytes that its convolutions need, a line of each, and no others.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "parallel/comm_thread.h"
+#include "parallel/split.h"
 #include "worker/models/vae.h"
 #include "worker/synth/parts.h"
 #include "worker/weights/write_safetensors.h"
@@ -28,7 +29,7 @@ enum { SEED = 29, Z = 4, LATENTS = 3, FRAMES = 1 + 4 * (LATENTS - 1), CONVS_ENCO
 struct scene {
     const struct weights *weights;
     const char *table;
-    int64_t h, w;
+    int64_t dim, h, w;
     float *z, *film; // of one rank alone: encoded, decoded again
     double bound;
 };
@@ -107,6 +108,38 @@ static bool near(const float *x, const float *y, int64_t n, double bound)
     return true;
 }
 
+// What one side of a band sends there and back: a line of every convolution's input, in each slice's new frames, on the
+// grids of 1, 2, 4 and 8 places a cell of the latents. `halving` lines go to the band before alone.
+static void sides(const struct scene *s, int64_t *both, int64_t *halving)
+{
+    int64_t d = s->dim, cells = (s->w > s->h ? s->h : s->w) / 8;
+    *both = *halving = 0;
+    for (int64_t k = 0; k < LATENTS; k++) {
+        int64_t two = k ? 2 : 1, four = k ? 4 : 1;
+        *both += 8 * four * (3 + 4 * d) + 4 * four * 7 * d + 2 * two * 14 * d + 36 * d; // encoded
+        *halving += 8 * four * d + 4 * four * 2 * d + 2 * two * 4 * d;                  // its grids
+        *both += Z + 40 * d + 2 * two * 22 * d + 4 * four * 12 * d + 8 * four * 7 * d;  // decoded
+        *both += two * 4 * d + 2 * four * 4 * d + 4 * four * 2 * d;                     // finer grids
+    }
+    *both *= cells * (int64_t)sizeof(float);
+    *halving *= cells * (int64_t)sizeof(float);
+}
+
+// Halos, and in gathers the keys and values of the middle and what is handed out whole; nothing else.
+static int bytes_as_written(const struct scene *s, const struct comm *world, struct err *e)
+{
+    int n = comm_size(world), rank = comm_rank(world), lines = lines_of(s);
+    int64_t both, halving, cells = s->h * s->w / 64 / lines, own = span_length(split_even(lines, n, rank)) * cells;
+    sides(s, &both, &halving);
+    bool before = own > 0 && rank > 0, after = own > 0 && rank + 1 < n && rank + 1 < lines;
+    int64_t middle = 2 * LATENTS * 2 * 4 * s->dim, whole = LATENTS * Z + FRAMES * 64 * 3;
+    struct comm_count trade = comm_counted(world, COMM_TRADE), gather = comm_counted(world, COMM_ALL_GATHER);
+    CHECK(trade.sent_bytes == (before + after) * both + before * halving);
+    CHECK(gather.sent_bytes == (n - 1) * own * (middle + whole) * (int64_t)sizeof(float));
+    CHECK(comm_counted_all(world).sent_bytes == trade.sent_bytes + gather.sent_bytes);
+    return 0;
+}
+
 static int rank_main(struct comm *world, void *ctx, struct err *e)
 {
     const struct scene *s = ctx;
@@ -122,15 +155,16 @@ static int rank_main(struct comm *world, void *ctx, struct err *e)
     // One group of messages a convolution of 3x3 and slice, on ranks that have a line to compute.
     bool works = comm_size(world) > 1 && comm_rank(world) < lines_of(s);
     CHECK(comm_counted(world, COMM_TRADE).calls == (works ? LATENTS * (CONVS_ENCODE + CONVS_DECODE) : 0));
+    if (bytes_as_written(s, world, e) < 0) return e->code;
     dev_arena_free(&a);
     dev_close(&d);
     return comm_check(world, e);
 }
 
-static void split(const struct weights *w, const char *table, double bound, int64_t height, int64_t width)
+static void split(const struct weights *w, int dim, const char *table, double bound, int64_t height, int64_t width)
 {
     static const int ranks[] = {1, 2, 3, 5, 8};
-    struct scene s = {.weights = w, .table = table, .h = height, .w = width, .bound = bound};
+    struct scene s = {.weights = w, .table = table, .dim = dim, .h = height, .w = width, .bound = bound};
     struct err e = {0};
     struct dev *d = NULL;
     tensor z, film;
@@ -150,13 +184,13 @@ static void bands_equal_the_whole(void **state)
 {
     (void)state;
     struct weights *w = make_model(2);
-    split(w, "ref", 0, 16, 40); // five columns
-    split(w, "ref", 0, 32, 8);  // four lines: eight ranks have too many
+    split(w, 2, "ref", 0, 16, 40); // five columns
+    split(w, 2, "ref", 0, 32, 8);  // four lines: eight ranks have too many
     weights_free(&w);
     // The library chooses its loops by a convolution's shape, so a band's sums have another order: 3.6e-6 after thirty
     // layers. Wide enough that norms do not enlarge that: over two channels they make it 1e-4.
     w = make_model(32);
-    split(w, "cpu", 1e-5, 16, 40);
+    split(w, 32, "cpu", 1e-5, 16, 40);
     weights_free(&w);
 }
 
