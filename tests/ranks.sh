@@ -108,6 +108,52 @@ for victim in rank0 rank2 mpirun longtake; do
   ok "a kill of $victim: the same bytes, nobody left"
 done
 
+# ---- what happens to the weights of one rank while a segment is under way
+
+# A worker whose rank 1 has weights of its own. The plain table reads them where they lie.
+mkdir bent
+cp "$bin/longtake" bent/
+cat >bent/longtake-worker <<S
+#!/usr/bin/env bash
+args=("\$@")
+if [ "\${OMPI_COMM_WORLD_RANK:-}" = 1 ]; then
+  for i in "\${!args[@]}"; do [ "\${args[i]}" != --model ] || args[i+1]=$tmp/own; done
+fi
+exec "$bin/longtake-worker" "\${args[@]}" --table ref
+S
+chmod +x bent/longtake-worker
+
+cut_short() { truncate -s 100000 own/diffusion_pytorch_model-00001-of-*; }
+no_numbers() {
+  python3 - own/diffusion_pytorch_model-0*.safetensors <<'P'
+import os, sys
+for path in sys.argv[1:]:
+    with open(path, "r+b") as f:
+        at = 8 + int.from_bytes(f.read(8), "little")
+        f.seek(at)
+        f.write(b"\xff" * (os.path.getsize(path) - at))
+P
+}
+# struck WHAT PATTERN: it ends soon on all ranks and is told with the place
+struck() {
+  rm -rf own struck.mp4 struck.mp4.longtake
+  cp -r model own
+  timeout 120 bent/longtake render "${common[@]}" "${one[@]}" -n 2 --shard off --steps 200 -o struck.mp4 >/dev/null 2>log &
+  local pid=$! rc=0
+  for _ in $(seq 1200); do
+    grep -q "job.open" struck.mp4.longtake/worker.log 2>/dev/null && break
+    sleep 0.05
+  done
+  "$1"
+  wait "$pid" || rc=$?
+  [ "$rc" -eq 1 ] || [ "$rc" -eq 3 ] || fail "$1: status $rc: $(tail -3 log)"
+  grep -q "$2" log || fail "$1: $(tail -5 log)"
+  nobody "$1"
+  ok "$1 on rank 1 in the middle of a segment: told, and nobody left"
+}
+struck cut_short "rank 1: .*own/diffusion_pytorch_model-00001.* was cut short.*it was at: [a-z]"
+struck no_numbers "segment 1, step [0-9]* of 200: the latents are no longer finite"
+
 # ---- refusals
 
 # refused WHAT SENTENCE FLAG...

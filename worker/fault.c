@@ -14,11 +14,14 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 enum { LINE = 4400 };
+
+static char fault_rank[24]; // "rank 1: ", or nothing: a handler can be given nothing
 
 static void say(const char *text)
 {
@@ -69,14 +72,16 @@ static void on_fault(int signum, siginfo_t *info, void *context)
     int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
     while (fd >= 0 && !file && line_read(fd, line)) file = file_at(line, (uintptr_t)info->si_addr);
     say("longtake-worker: ");
+    say(fault_rank);
     say(file ? file : "a mapped file");
     say(" was cut short, or its disk failed, while it was in use; copy it again, and leave it alone while a job "
         "runs\n");
     _exit(EXIT_FAILURE);
 }
 
-void fault_watch(void)
+void fault_watch(int rank)
 {
+    if (rank >= 0) snprintf(fault_rank, sizeof fault_rank, "rank %d: ", rank);
     struct sigaction a = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
     BUG_IF(sigaction(SIGBUS, &a, NULL) < 0, "no handler for SIGBUS");
 }

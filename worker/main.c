@@ -402,7 +402,7 @@ int main(int argc, char **argv)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); // a file that may not grow is a sentence
-    fault_watch();
+    fault_watch(-1);
     log_init(LOG_INFO, "longtake-worker", 0);
     struct err e = {0};
     struct arena a = {0};
@@ -413,6 +413,7 @@ int main(int argc, char **argv)
     int rc = ranks_open(&r, &e), rank = 0;
     if (rc == 0) {
         rank = ranks_number(r);
+        if (ranks_count(r) > 1) fault_watch(rank);
         log_init(LOG_INFO, "longtake-worker", rank);
         rc = ranks_agree(r, read_flags(&f, &a, argc, argv, &e), &e);
     }
