@@ -237,6 +237,16 @@ static int list(struct desk *d, struct service *s, const struct asker *to, struc
     return rc;
 }
 
+static int record(struct desk *d, struct service *s, const struct asker *to, struct err *e)
+{
+    json_t *tree = NULL;
+    bool events = d->in.status.view == MSG_VIEW_EVENTS;
+    int rc = events ? service_events(s, d->in.job, (int64_t)d->in.status.after, LIST_MOST, &tree, e)
+                    : service_report(s, d->in.job, &tree, e);
+    if (rc >= 0) send_json(d, to, d->in.job, tree);
+    return rc;
+}
+
 static int serve(struct desk *d, struct service *s, const struct asker *from, struct err *e)
 {
     uint64_t job = d->in.job;
@@ -249,6 +259,7 @@ static int serve(struct desk *d, struct service *s, const struct asker *from, st
         rc = service_control(s, job, d->in.control, e);
         break;
     case MSG_STATUS:
+        if (d->in.status.view != MSG_VIEW_JOB) return record(d, s, from, e);
         break;
     case MSG_PUT:
         return put(d, s, from, e);

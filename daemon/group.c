@@ -32,6 +32,7 @@ struct group {
     struct chan_peer peer;
     bool has_peer, said_bye;
     char layout[128];
+    int ranks;
     char bye[256];
     int64_t started_ms, heard_ms, progress_ms, checked_ms;
     uint64_t progress;
@@ -135,6 +136,7 @@ void group_welcome(struct group **out, const struct group_guest *o)
     times_default(g);
     name_make(g, o->hello);
     snprintf(g->layout, sizeof g->layout, "%s", o->hello->layout);
+    g->ranks = (int)o->hello->ranks;
     *out = g;
 }
 
@@ -256,6 +258,7 @@ int group_recv(struct group *g, struct msg *m)
             g->has_peer = true;
             name_make(g, &m->hello);
             snprintf(g->layout, sizeof g->layout, "%s", m->hello.layout);
+            g->ranks = (int)m->hello.ranks;
         }
         if (!g->has_peer || !same_peer(&g->peer, &from)) {
             log_warn("group.stranger", "kind=%s", msg_name(m->kind));
@@ -279,6 +282,7 @@ bool group_is_known(const struct group *g) { return g->has_peer; }
 bool group_is_up(const struct group *g) { return g->has_peer && !g->said_bye && !group_has_ended(g); }
 
 const char *group_layout(const struct group *g) { return g->layout; }
+int group_ranks(const struct group *g) { return g->ranks; }
 
 bool group_has_ended(const struct group *g)
 {

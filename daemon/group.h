@@ -63,6 +63,7 @@ bool group_is_up(const struct group *g);    // it said HELLO and has not gone
 int group_check(struct group *g, struct err *e);
 // It has nothing to do: its counter may stand still.
 void group_rests(struct group *g);
+int group_ranks(const struct group *g);          // likewise
 const char *group_layout(const struct group *g); // its layout class, once it is known
 bool group_has_ended(const struct group *g);
 bool group_is_guest(const struct group *g);

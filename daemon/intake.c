@@ -10,6 +10,8 @@
 // freed, and only then may another group's frames come.
 #include "daemon/intake.h"
 
+#include "daemon/seam.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,10 +39,13 @@ struct intake {
     int rc;
     struct err error;
     bool dropped; // it is nobody's any more
+    struct seam seam;
+    double score; // of the item that ends
     // what became of it
     uint32_t encoded;
     bool has_kept;
     struct msg_done kept;
+    double kept_score;
     int failed; // code
 };
 
@@ -82,6 +87,7 @@ void intake_free(struct intake **pi)
     BUG_IF(i->item, "frames are freed while they are encoded");
     queue_clear(i);
     piece_free(&i->piece);
+    seam_free(&i->seam);
     free(i);
     *pi = NULL;
 }
@@ -95,8 +101,10 @@ void intake_drop(struct intake *i)
     i->encoded = 0;
     if (i->item)
         i->dropped = true;
-    else
+    else {
         piece_free(&i->piece);
+        seam_forget(&i->seam);
+    }
 }
 
 void intake_expect(struct intake *i, const struct plan_segment *g)
@@ -116,6 +124,9 @@ static void work(void *ctx)
     struct item *it = i->item;
     char path[4200];
     i->error = (struct err){0};
+    size_t pixels = (size_t)i->o.picture.w * (size_t)i->o.picture.h;
+    for (int k = 0; k < it->n; k++) seam_see(&i->seam, it->yuv + (size_t)k * pixels * 3 / 2, pixels);
+    if (it->ends) i->score = seam_end(&i->seam);
     i->rc = i->piece ? 0 : piece_open(&i->piece, &i->o.picture, &i->error);
     if (i->rc >= 0 && !it->ends) i->rc = piece_push(i->piece, it->n, it->yuv, &i->error);
     if (i->rc < 0 || !it->ends) return;
@@ -135,6 +146,7 @@ static void work_done(void *ctx)
     --*i->o.n_busy;
     if (i->dropped || i->rc < 0) piece_free(&i->piece);
     if (i->dropped) {
+        seam_forget(&i->seam);
         i->dropped = false;
     } else if (i->rc < 0) {
         i->failed = i->rc;
@@ -142,6 +154,7 @@ static void work_done(void *ctx)
     } else if (it->ends) {
         i->has_kept = true;
         i->kept = it->done;
+        i->kept_score = i->score;
     } else
         i->encoded += (uint32_t)it->n;
     item_free(it);
@@ -240,6 +253,8 @@ int intake_kept(struct intake *i, struct msg_done *d, struct err *e)
     next_begin(i);
     return 1;
 }
+
+double intake_seam(const struct intake *i) { return i->kept_score; }
 
 uint32_t intake_encoded(struct intake *i)
 {

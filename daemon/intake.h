@@ -39,6 +39,8 @@ int intake_frames(struct intake *i, const struct msg_frames *f, const uint8_t *y
 int intake_done(struct intake *i, const struct msg_done *d, const struct plan_segment *next, struct err *e);
 // The next segment whose piece is on disk: 1, 0 when there is none, or what went wrong.
 int intake_kept(struct intake *i, struct msg_done *d, struct err *e);
+// How much the border before that segment shows (seam.h); -1: not known.
+double intake_seam(const struct intake *i);
 // A segment that came whole is not kept yet.
 bool intake_owes(const struct intake *i);
 // One of the two below has something to tell.

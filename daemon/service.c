@@ -7,6 +7,7 @@
 
 #include "daemon/media_store.h"
 #include "daemon/queue.h"
+#include "daemon/record.h"
 #include "daemon/submit.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
@@ -536,6 +537,18 @@ int service_list(struct service *s, uint64_t batch, uint64_t after, int most, js
     }
     if (rc < 0) json_decref(*out);
     return rc < 0 ? rc : 0;
+}
+
+int service_report(struct service *s, uint64_t id, json_t **out, struct err *e)
+{
+    int rc = record_report(s->store, id, out, e);
+    return rc == 0 ? none(id, e) : rc;
+}
+
+int service_events(struct service *s, uint64_t id, int64_t after, int most, json_t **out, struct err *e)
+{
+    int rc = record_events(s->store, id, after, most, out, e);
+    return rc == 0 ? none(id, e) : rc;
 }
 
 int service_put(struct service *s, const uint8_t hash[32], uint64_t offset, uint64_t total, const void *data, size_t n,

@@ -51,6 +51,9 @@ int service_control(struct service *s, uint64_t id, const char *verb, struct err
 int service_status(struct service *s, uint64_t id, json_t **out, bool *over, struct err *e);
 // At most `most` jobs with ids above `after`, of a batch or (0) all.
 int service_list(struct service *s, uint64_t batch, uint64_t after, int most, json_t **out, struct err *e);
+// What is on record of a job (record.h); of its events, at most `most` with numbers above `after`.
+int service_report(struct service *s, uint64_t id, json_t **out, struct err *e);
+int service_events(struct service *s, uint64_t id, int64_t after, int most, json_t **out, struct err *e);
 // A piece of a file for media/; *have: how much of it is there. With n = 0 only asks.
 int service_put(struct service *s, const uint8_t hash[32], uint64_t offset, uint64_t total, const void *data, size_t n,
                 uint64_t *have, struct err *e);

@@ -23,7 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SCHEMA = 2, PATIENCE_MS = 1000 };
+enum { BEFORE = 2, SCHEMA = 3, PATIENCE_MS = 1000 };
 
 static const char schema[] =
     "CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE, "
@@ -40,7 +40,8 @@ static const char schema[] =
     "frame INTEGER NOT NULL, PRIMARY KEY (job, number)) WITHOUT ROWID;"
     "CREATE TABLE segments (job INTEGER NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, "
     "number INTEGER NOT NULL, tail BLOB, condition_ms INTEGER NOT NULL, denoise_ms INTEGER NOT NULL, "
-    "decode_ms INTEGER NOT NULL, tail_ms INTEGER NOT NULL, drift REAL NOT NULL, PRIMARY KEY (job, number));"
+    "decode_ms INTEGER NOT NULL, tail_ms INTEGER NOT NULL, drift REAL NOT NULL, ranks INTEGER NOT NULL DEFAULT 1, "
+    "seam REAL, PRIMARY KEY (job, number));"
     "CREATE TABLE events (job INTEGER NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, "
     "number INTEGER NOT NULL, at_s INTEGER NOT NULL, text TEXT NOT NULL, PRIMARY KEY (job, number)) WITHOUT ROWID;";
 
@@ -62,13 +63,16 @@ static const char *const sql[STORE_STATEMENTS] = {
     [STORE_DELETE] = "DELETE FROM jobs WHERE id = ?1",
     [STORE_ADD_CUT] = "INSERT OR REPLACE INTO cuts (job, number, frame) VALUES (?1, ?2, ?3)",
     [STORE_CUTS] = "SELECT frame FROM cuts WHERE job = ?1 ORDER BY number",
-    [STORE_COMMIT] = "INSERT INTO segments (job, number, tail, condition_ms, denoise_ms, decode_ms, tail_ms, drift) "
-                     "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [STORE_COMMIT] = "INSERT INTO segments (job, number, tail, condition_ms, denoise_ms, decode_ms, tail_ms, drift, "
+                     "ranks, seam) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     [STORE_COUNT] = "UPDATE jobs SET segments = segments + 1, mixed = mixed OR coalesce(layout <> ?2, 0), "
                     "layout = coalesce(layout, ?2) WHERE id = ?1",
     [STORE_DROP_TAIL] = "UPDATE segments SET tail = NULL WHERE job = ?1 AND number = ?2",
     [STORE_SEGMENT] = "SELECT number, tail, condition_ms, denoise_ms, decode_ms, tail_ms, drift FROM segments "
                       "WHERE job = ?1 AND number >= ?2 ORDER BY number LIMIT 1",
+    [STORE_REPORT] = "SELECT count(*), total(condition_ms), total(denoise_ms), total(decode_ms), total(tail_ms), "
+                     "total((condition_ms + denoise_ms + decode_ms + tail_ms) * ranks), total(drift), max(drift), "
+                     "count(seam), total(seam), max(seam) FROM segments WHERE job = ?1",
     [STORE_FILM] = "UPDATE jobs SET film_segments = ?2, film_frames = ?3, film_bytes = ?4 WHERE id = ?1",
     [STORE_ADD_EVENT] = "INSERT INTO events (job, number, at_s, text) VALUES (?1, (SELECT coalesce(max(number), 0) + 1 "
                         "FROM events WHERE job = ?1), ?2, ?3)",
@@ -169,6 +173,16 @@ static int folder_take(struct store *s, struct err *e)
     return 0;
 }
 
+// Of format 2, whose segments do not tell of ranks and seams.
+static int schema_renew(struct store *s, struct err *e)
+{
+    int rc = store_begin(s, e);
+    if (rc >= 0) rc = plain(s, "ALTER TABLE segments ADD COLUMN ranks INTEGER NOT NULL DEFAULT 1", e);
+    if (rc >= 0) rc = plain(s, "ALTER TABLE segments ADD COLUMN seam REAL", e);
+    if (rc >= 0) rc = plain(s, "PRAGMA user_version = 3", e);
+    return store_settle(s, rc, e);
+}
+
 static int schema_take(struct store *s, struct err *e)
 {
     sqlite3_stmt *q = NULL;
@@ -178,13 +192,14 @@ static int schema_take(struct store *s, struct err *e)
     sqlite3_finalize(q);
     if (rc < 0) return rc;
     if (version == SCHEMA) return 0;
+    if (version == BEFORE) return schema_renew(s, e);
     if (version != 0)
         return err_set(e, E_INPUT,
                        "the store %s has format %d, and this program (%s) knows %d; use the %s one, or move it away",
                        s->folder, version, LONGTAKE_VERSION, SCHEMA, version > SCHEMA ? "later" : "earlier");
     rc = store_begin(s, e);
     if (rc >= 0) rc = plain(s, schema, e);
-    if (rc >= 0) rc = plain(s, "PRAGMA user_version = 2", e);
+    if (rc >= 0) rc = plain(s, "PRAGMA user_version = 3", e);
     return store_settle(s, rc, e);
 }
 

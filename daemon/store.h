@@ -52,6 +52,16 @@ struct store_segment {
     size_t n_tail;
     int64_t condition_ms, denoise_ms, decode_ms, tail_ms;
     double drift;
+    int ranks;   // of that group
+    double seam; // seam.h; negative: not known
+};
+
+// Of all segments of a job that are committed.
+struct store_report {
+    int64_t n, condition_ms, denoise_ms, decode_ms, tail_ms;
+    int64_t device_ms; // of all stages, once for each rank
+    double drift_most, drift_mean, seam_most, seam_mean;
+    int64_t n_seams;
 };
 
 struct store_tail {
@@ -91,6 +101,7 @@ int store_cuts(struct store *s, const struct store_job *j, int64_t **cut, struct
 int store_commit(struct store *s, const struct store_segment *g, struct err *e);
 // The first segment of `job` that is committed, from number `from` on: 1 or 0.
 int store_segment(struct store *s, uint64_t job, int64_t from, struct store_segment *g, struct err *e);
+int store_report(struct store *s, uint64_t job, struct store_report *r, struct err *e);
 // The film has so many segments now, synced before.
 int store_film(struct store *s, uint64_t job, int64_t segments, int64_t frames, int64_t bytes, struct err *e);
 

@@ -24,6 +24,7 @@ enum store_statement {
     STORE_COUNT,
     STORE_DROP_TAIL,
     STORE_SEGMENT,
+    STORE_REPORT,
     STORE_FILM,
     STORE_ADD_EVENT,
     STORE_DROP_EVENTS,

@@ -80,6 +80,8 @@ static int commit(struct store *s, const struct store_segment *g, struct err *e)
     const int64_t ms[] = {g->condition_ms, g->denoise_ms, g->decode_ms, g->tail_ms};
     for (int i = 0; i < 4; i++) sqlite3_bind_int64(q, 4 + i, ms[i]);
     sqlite3_bind_double(q, 8, g->drift);
+    sqlite3_bind_int(q, 9, g->ranks > 1 ? g->ranks : 1);
+    if (g->seam >= 0) sqlite3_bind_double(q, 10, g->seam);
     rc = store_run(s, q, "commit a segment", e);
     if (rc < 0) return rc;
     q = store_prepare(s, STORE_COUNT);
@@ -110,6 +112,27 @@ int store_segment(struct store *s, uint64_t job, int64_t from, struct store_segm
                                 .decode_ms = sqlite3_column_int64(q, 4),
                                 .tail_ms = sqlite3_column_int64(q, 5),
                                 .drift = sqlite3_column_double(q, 6)};
+    return 1;
+}
+
+int store_report(struct store *s, uint64_t job, struct store_report *r, struct err *e)
+{
+    sqlite3_stmt *q = store_prepare(s, STORE_REPORT);
+    sqlite3_bind_int64(q, 1, (sqlite3_int64)job);
+    int rc = store_row(s, q, e);
+    if (rc <= 0) return rc;
+    int64_t n = sqlite3_column_int64(q, 0), n_seams = sqlite3_column_int64(q, 8);
+    *r = (struct store_report){.n = n,
+                               .condition_ms = sqlite3_column_int64(q, 1),
+                               .denoise_ms = sqlite3_column_int64(q, 2),
+                               .decode_ms = sqlite3_column_int64(q, 3),
+                               .tail_ms = sqlite3_column_int64(q, 4),
+                               .device_ms = sqlite3_column_int64(q, 5),
+                               .drift_mean = n > 0 ? sqlite3_column_double(q, 6) / (double)n : 0,
+                               .drift_most = sqlite3_column_double(q, 7),
+                               .n_seams = n_seams,
+                               .seam_mean = n_seams > 0 ? sqlite3_column_double(q, 9) / (double)n_seams : 0,
+                               .seam_most = sqlite3_column_double(q, 10)};
     return 1;
 }
 

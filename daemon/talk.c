@@ -222,7 +222,9 @@ static int commit(const struct ear *d, const struct msg_done *t, struct err *e)
                               .denoise_ms = t->denoise_ms,
                               .decode_ms = t->decode_ms,
                               .tail_ms = t->tail_ms,
-                              .drift = t->drift};
+                              .drift = t->drift,
+                              .ranks = group_ranks(d->g),
+                              .seam = intake_seam(s->intake)};
     int rc = store_commit(d->s, &g, e);
     if (rc < 0) return rc;
     if (!j->layout[0]) snprintf(j->layout, sizeof j->layout, "%s", layout);

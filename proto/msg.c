@@ -121,6 +121,8 @@ static void encode_client(const struct msg *m, Longtake__Message *w, struct bodi
         break;
     case MSG_STATUS:
         BODY(status, STATUS, Status);
+        b->status.view = (uint32_t)m->status.view;
+        b->status.after = m->status.after;
         break;
     case MSG_LIST:
         BODY(list, LIST, List);
@@ -493,7 +495,11 @@ static int decode_client(struct msg *m, const Longtake__Message *w, struct err *
         return decode_put(m, w->put, e);
     case LONGTAKE__MESSAGE__BODY_STATUS:
         m->kind = MSG_STATUS;
-        return 0;
+        m->status.view = (enum msg_view)w->status->view;
+        m->status.after = w->status->after;
+        return w->status->view > MSG_VIEW_EVENTS || w->status->after > INT64_MAX
+                   ? err_set(e, E_INPUT, "a view out of range")
+                   : 0;
     case LONGTAKE__MESSAGE__BODY_LIST:
         m->kind = MSG_LIST;
         m->list_batch = w->list->batch;

@@ -91,6 +91,12 @@ struct msg_put {
     uint8_t hash[32];
     uint64_t offset, total; // bytes
 };
+// What STATUS asks of a job.
+enum msg_view { MSG_VIEW_JOB, MSG_VIEW_REPORT, MSG_VIEW_EVENTS };
+struct msg_status {
+    enum msg_view view;
+    uint64_t after; // events with numbers above it
+};
 struct msg_answer {
     int code;
     char text[1024];
@@ -115,6 +121,7 @@ struct msg {
         char notice[1024];
         struct msg_submit submit;
         struct msg_put put;
+        struct msg_status status;
         char control[16];
         uint64_t fetch_offset;
         uint64_t list_batch; // 0: all jobs

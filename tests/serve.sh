@@ -24,11 +24,13 @@ says() {
   ok "$words"
 }
 submit() { longtake submit --image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav" "$@" | sed -E 's/job ([0-9]+):.*/\1/'; }
+# a job that has not ended before an order reaches it, on any machine
+submit_long() { longtake submit --image "$here/deploy/media/portrait.png" --audio long.wav "$@" | sed -E 's/job ([0-9]+):.*/\1/'; }
 state() { longtake status "$1" --json | sed -E 's/.*"status":"([a-z]+)".*/\1/'; }
 segments() { longtake status "$1" --json | sed -E 's/.*"segments":([0-9]+).*/\1/'; }
 until_segment() { for _ in $(seq 400); do [ "$(segments "$1")" -ge "$2" ] && return; sleep 0.03; done; fail "job $1 never has segment $2"; }
 is() { [ "$(state "$1")" = "$2" ] || fail "job $1 is $(state "$1"), not $2"; ok "job $1 is $2"; }
-completes() { longtake watch "$1" >out 2>err || fail "job $1: $(tail -1 out) $(cat err)"; rm -f "$1.mp4"; longtake fetch "$1" -o "$1.mp4" || fail "no film of job $1"; cmp -s whole.mp4 "$1.mp4" || fail "job $1 has other bytes"; ok "job $1: the bytes of the undisturbed run"; }
+completes() { longtake watch "$1" >out 2>err || fail "job $1: $(tail -1 out) $(cat err)"; rm -f "$1.mp4"; longtake fetch "$1" -o "$1.mp4" || fail "no film of job $1"; cmp -s "${2:-whole.mp4}" "$1.mp4" || fail "job $1 has other bytes"; ok "job $1: the bytes of the undisturbed run"; }
 start() {
   "$bin/longtake" serve --model model --worker "$bin/fake_worker" "$@" 2>>log &
   daemon=$!
@@ -49,6 +51,9 @@ fake_model model
 : >log
 longtake render --model model --worker "$bin/fake_worker" --image "$here/deploy/media/portrait.png" \
   --audio "$here/deploy/media/voice.wav" -o whole.mp4 2>/dev/null || fail "render fails"
+ffmpeg -v error -stream_loop -1 -i "$here/deploy/media/voice.wav" -t 50 long.wav
+longtake render --model model --worker "$bin/fake_worker" --image "$here/deploy/media/portrait.png" --audio long.wav -o long.mp4 2>/dev/null ||
+  fail "render fails"
 
 # words
 says "start one: longtake serve" 4 longtake list
@@ -83,12 +88,29 @@ says "model cannot be chosen by a client" 2 longtake submit --image "$here/deplo
 says "there is no job 99" 2 longtake status 99
 says "is no number of a job" 2 longtake status x
 completes 1
+# what is on record of it
+longtake report 1 --json >report || fail "no report"
+longtake events 1 >events || fail "no events"
+python3 - report <<'P' || fail "the report: $(cat report)"
+import json, sys
+r = json.load(open(sys.argv[1]))
+assert r["status"] == "completed" and r["segments"] == r["segments_total"] > 3 and r["frames"] == r["frames_total"] > 0, r
+assert r["stage_seconds"]["denoise"] > 0 and abs(r["device_seconds"] - sum(r["stage_seconds"].values())) < 1e-3, r
+assert abs(r["device_seconds_per_output_minute"] * r["frames"] / 1500 - r["device_seconds"]) < 1e-3, r
+assert r["color_drift"] == {"most": 0.25, "mean": 0.25} and r["seam_score"]["borders"] == r["segments"] - 1, r
+P
+longtake report 1 >report
+grep -q "over $(($(segments 1) - 1)) borders" report || fail "the report: $(cat report)"
+[ "$(sed -nE 's/^[0-9T:-]+Z ([a-z]+).*/\1/p' events | grep -v note | tr '\n' ' ')" = "finishing completed " ] || fail "events: $(cat events)"
+says "there is no job 99" 2 longtake report 99
+says "there is no job 99" 2 longtake events 99
+ok "a report and the events of a job that is over"
 says "there is nothing to pause" 2 longtake pause 1
 [ "$(find data/longtake/media -type f | wc -l)" -eq 3 ] || fail "media: $(ls data/longtake/media)"
 ok "each file was brought once"
 
 # pause, resume, cancel, retry
-job=$(submit)
+job=$(submit_long)
 until_segment "$job" 3
 longtake pause "$job" >/dev/null
 is "$job" paused
@@ -96,8 +118,8 @@ had=$(segments "$job")
 sleep 0.5
 [ "$(segments "$job")" -eq "$had" ] || fail "a paused job gets on"
 longtake resume "$job" >/dev/null
-completes "$job"
-job=$(submit)
+completes "$job" long.mp4
+job=$(submit_long)
 until_segment "$job" 2
 longtake cancel "$job" >/dev/null
 is "$job" cancelled
@@ -106,13 +128,13 @@ next=$(submit)
 completes "$next"
 longtake retry "$job" >/dev/null
 [ "$(segments "$job")" -ge 2 ] || fail "retry begins anew"
-completes "$job"
+completes "$job" long.mp4
 [ "$(grep -c group.lost log)" -eq 0 ] || fail "groups were lost: $(grep group.lost log)"
 ok "one worker has served all of them"
 
 # the urgent one comes first, at the border of a segment; the other one has minutes to go
-ffmpeg -v error -stream_loop -1 -i "$here/deploy/media/voice.wav" -t 180 long.wav
-slow=$(longtake submit --image "$here/deploy/media/portrait.png" --audio long.wav --priority 10 | sed -E 's/job ([0-9]+):.*/\1/')
+ffmpeg -v error -stream_loop -1 -i "$here/deploy/media/voice.wav" -t 180 longer.wav
+slow=$(longtake submit --image "$here/deploy/media/portrait.png" --audio longer.wav --priority 10 | sed -E 's/job ([0-9]+):.*/\1/')
 until_segment "$slow" 2
 urgent=$(submit --priority 90)
 completes "$urgent"
@@ -148,12 +170,12 @@ ok "a service manager is told when it is ready, alive and ending"
 start
 
 # drain, and go on
-job=$(submit)
+job=$(submit_long)
 until_segment "$job" 2
 stop TERM 75
 start --groups 2
 [ "$(segments "$job")" -ge 2 ] || fail "what was committed is gone"
-completes "$job"
+completes "$job" long.mp4
 stop TERM 0
 
 # kills: of the daemon and of workers, with three jobs on two groups

@@ -264,7 +264,7 @@ static void other_files_are_sentences(void **state)
     shell("sqlite3 %s \"PRAGMA user_version = 1\"", path);
     assert_int_equal(store_open(&s, place, &e), E_INPUT);
     assert_non_null(strstr(e.text, "use the earlier one"));
-    shell("sqlite3 %s \"PRAGMA user_version = 2; UPDATE jobs SET segments = 5\"", path);
+    shell("sqlite3 %s \"PRAGMA user_version = 3; UPDATE jobs SET segments = 5\"", path);
     s = opened();
     struct store_job j;
     assert_int_equal(store_get(s, 1, &j, &e), E_FATAL);
@@ -279,6 +279,57 @@ static void other_files_are_sentences(void **state)
     shell("rm -r %s", place);
     assert_int_equal(store_open(&s, "/proc/nowhere", &e), E_INPUT);
     assert_non_null(strstr(e.text, "/proc/nowhere"));
+}
+
+// What segments took is summed up, a second rank counts twice; a store of the format before is taken over as it is.
+static void a_report_is_kept_and_older_stores_are_taken(void **state)
+{
+    (void)state;
+    struct store *s = opened();
+    struct err e = {0};
+    struct store_report r;
+    uint64_t id = added(s, NULL), older = added(s, NULL);
+    const double seams[] = {-1, 1.5, 3.5};
+    for (int k = 0; k < 3; k++) {
+        struct store_segment g = {.job = id,
+                                  .number = k,
+                                  .first = k == 0,
+                                  .layout = "one",
+                                  .tail = "tail",
+                                  .n_tail = 4,
+                                  .condition_ms = 1,
+                                  .denoise_ms = 10,
+                                  .decode_ms = 100,
+                                  .tail_ms = 1000,
+                                  .drift = k,
+                                  .ranks = k == 2 ? 2 : 1,
+                                  .seam = seams[k]};
+        if (store_commit(s, &g, &e) < 0) fail_msg("%s", e.text);
+    }
+    committed(s, older, 0);
+    assert_int_equal(store_report(s, id, &r, &e), 1);
+    assert_int_equal(r.n, 3);
+    assert_int_equal(r.condition_ms + r.denoise_ms + r.decode_ms + r.tail_ms, 3 * 1111);
+    assert_int_equal(r.device_ms, 4 * 1111);
+    assert_true(r.drift_most == 2 && r.drift_mean == 1);
+    assert_true(r.n_seams == 2 && r.seam_most == 3.5 && r.seam_mean == 2.5);
+    store_close(&s);
+    char path[128];
+    snprintf(path, sizeof path, "%s/store.db", place);
+    shell("sqlite3 %s 'ALTER TABLE segments DROP COLUMN ranks; ALTER TABLE segments DROP COLUMN seam; "
+          "PRAGMA user_version = 2'",
+          path);
+    s = opened();
+    assert_int_equal(store_report(s, older, &r, &e), 1);
+    assert_true(r.n == 1 && r.device_ms == 0 && r.drift_most == 0.5 && r.n_seams == 0);
+    assert_int_equal(store_report(s, id, &r, &e), 1);
+    assert_int_equal(r.device_ms, 3 * 1111);
+    committed(s, older, 1); // and goes on
+    store_close(&s);
+    s = opened();
+    assert_int_equal(store_report(s, older, &r, &e), 1);
+    assert_int_equal(r.n, 2);
+    store_remove(&s);
 }
 
 static int set_up(void **state)
@@ -304,6 +355,7 @@ int main(void)
         cmocka_unit_test(a_batch_is_added_whole_or_not_at_all),
         cmocka_unit_test(jobs_move_and_their_events_stay_bounded),
         cmocka_unit_test(a_second_process_is_refused),
+        cmocka_unit_test(a_report_is_kept_and_older_stores_are_taken),
         cmocka_unit_test(other_files_are_sentences),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

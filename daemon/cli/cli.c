@@ -15,6 +15,8 @@ const struct verb cli_verbs[] = {
     {"batch", cli_batch, "many jobs at once: longtake batch --audio FILE --videos FILE... -o FOLDER", true},
     {"status", cli_status, "how a job stands: longtake status ID"},
     {"watch", cli_watch, "the same, until it is over"},
+    {"report", cli_report, "what it took: times of stages, device seconds, drift and seams: longtake report ID"},
+    {"events", cli_events, "what has happened to a job: longtake events ID"},
     {"list", cli_list, "all jobs"},
     {"fetch", cli_fetch, "the finished film: longtake fetch ID -o FILE.mp4"},
     {"cancel", cli_cancel, "end a job: longtake cancel ID"},

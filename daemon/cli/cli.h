@@ -34,6 +34,8 @@ int cli_serve(int argc, char **argv);
 int cli_submit(int argc, char **argv);
 int cli_batch(int argc, char **argv);
 int cli_status(int argc, char **argv);
+int cli_report(int argc, char **argv);
+int cli_events(int argc, char **argv);
 int cli_watch(int argc, char **argv);
 int cli_list(int argc, char **argv);
 int cli_fetch(int argc, char **argv);
