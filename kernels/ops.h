@@ -34,6 +34,9 @@ void op_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, enum act a
 struct attn {
     float scale; // of q.k; 0 means 1/sqrt(head width); T5 passes 1
     tensor bias; // F32 [h, nq, nk] added to the scaled scores, or none
+    // BF16 all the way to F32 and only then to work, where the backend has a way that rounds the softmax's weights to
+    // BF16 for speed. One that multiplies on tensor cores has no other way: its sums are F32, its weights stay BF16.
+    bool wide;
 };
 // y[b,nq,h,dv] = softmax_over_keys(scale q.k + bias) v. q [b,nq,h,d], k [b,nk,h,d], v [b,nk,h,dv]; last axes
 // contiguous, the others of any stride. Softmax and sums in F32. y must not alias q, k, v.
@@ -145,8 +148,9 @@ void op_yuv420(struct dev *d, tensor out, tensor x);
     X(norm)                                                                                                            \
     X(add_norm)                                                                                                        \
     X(gate_add)                                                                                                        \
-    X(rms_norm) X(l2_norm) X(col_sums) X(col_norm) X(rope_grid) X(rope_line) X(rope) X(qk_norm_rope) X(row_range)      \
-        X(class_pos) X(conv) X(upsample2) X(copy) X(fill) X(embed) X(lerp_rows) X(act) X(mul) X(axpby) X(project_out)  \
+    X(rms_norm)                                                                                                        \
+    X(l2_norm) X(col_sums) X(col_norm) X(rope_grid) X(rope_line) X(rope) X(qk_norm_rope) X(row_range) X(class_pos)     \
+        X(conv) X(upsample2) X(copy) X(fill) X(embed) X(lerp_rows) X(act) X(mul) X(axpby) X(project_out)               \
             X(mean_change) X(resize_cubic) X(lab_stats) X(lab_match) X(yuv420)
 
 #endif

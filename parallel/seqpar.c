@@ -144,7 +144,8 @@ static void attend_block(struct seqpar *sp, tensor q, tensor k, tensor v, bool f
             tensor part[5] = {sp->sum, sp->state, q, k, v};
             for (int i = 0; i < 5; i++) part[i] = tensor_slice(part[i], 0, b, b + 1);
             for (int i = 0; i < 3; i++) part[i] = tensor_slice(part[i], 1, from, to);
-            op_attention_more(sp->dev, part[0], part[1], part[2], part[3], part[4], (struct attn){0}, first);
+            op_attention_more(sp->dev, part[0], part[1], part[2], part[3], part[4], (struct attn){.wide = sp->f.wide},
+                              first);
             comm_poll(sp->ring);
         }
 }
@@ -243,7 +244,7 @@ void seqpar_attention(struct seqpar *sp, tensor y, tensor q, tensor k, tensor v,
     else {
         if (map) keep_first_frame(sp, 0, k);
         op_attention(sp->dev, part, q, tensor_slice(k, 1, 0, sp->rows.total), tensor_slice(v, 1, 0, sp->rows.total),
-                     (struct attn){0});
+                     (struct attn){.wide = sp->f.wide});
     }
     if (map) find_speakers(sp, q, map);
     if (sp->n_heads > 1) rows_for_heads(sp, y);
@@ -258,7 +259,7 @@ void seqpar_grouped(struct seqpar *sp, tensor y, tensor q, tensor k, tensor v)
         tensor yg = tensor_split(tensor_slice(y, 0, g.row, to), 0, g.n_frames, g.rows);
         tensor qg = tensor_split(tensor_slice(q, 0, g.row, to), 0, g.n_frames, g.rows);
         op_attention(sp->dev, yg, qg, tensor_slice(k, 0, g.frame, g.frame + g.n_frames),
-                     tensor_slice(v, 0, g.frame, g.frame + g.n_frames), (struct attn){0});
+                     tensor_slice(v, 0, g.frame, g.frame + g.n_frames), (struct attn){.wide = sp->f.wide});
     }
     if (own < sp->rows.each) op_fill(sp->dev, tensor_slice(y, 0, own, sp->rows.each), 0);
 }

@@ -19,6 +19,7 @@ struct seqpar_for {
     int classes; // of the speaker map; 0: no map
     int maps;    // how many of the batch, the first ones, want it; 0: all
     enum dtype dtype;
+    bool wide; // struct attn
 };
 
 struct seqpar {

@@ -300,6 +300,29 @@ static void ops_repeat_exactly(void **state)
     dev_close(&d);
 }
 
+// Wide attention of BF16 is that of the same numbers in F32, rounded once.
+static void wide_attention_works_in_f32(void **state)
+{
+    (void)state;
+    struct dev *d;
+    struct err e = {0};
+    assert_int_equal(dev_open(&d, "cpu", 2, &e), 0);
+    struct trial b = {.block = aligned_alloc(64, BLOCK), .size = BLOCK, .seed = SEED};
+    assert_non_null(b.block);
+    tensor q = trial_tensor(&b, DT_BF16, 2, SHAPE(1, 333, 2, 64)),
+           y = trial_tensor(&b, DT_BF16, 1, SHAPE(1, 333, 2, 64));
+    tensor q32 = trial_tensor(&b, DT_F32, 1, SHAPE(1, 333, 2, 64)),
+           y32 = trial_tensor(&b, DT_F32, 1, SHAPE(1, 333, 2, 64));
+    tensor z = trial_tensor(&b, DT_BF16, 1, SHAPE(1, 333, 2, 64));
+    op_copy(d, q32, q);
+    op_attention(d, y, q, q, q, (struct attn){.wide = true});
+    op_attention(d, y32, q32, q32, q32, (struct attn){0});
+    op_copy(d, z, y32);
+    assert_memory_equal(y.data, z.data, tensor_bytes(z));
+    free(b.block);
+    dev_close(&d);
+}
+
 // A weight that is taken leaves one copy in the arena.
 static void a_taken_weight_is_held_once(void **state)
 {
@@ -360,6 +383,7 @@ int main(void)
         cmocka_unit_test(check_names_the_op_that_drifts),
         cmocka_unit_test(tables_are_named),
         cmocka_unit_test(ops_repeat_exactly),
+        cmocka_unit_test(wide_attention_works_in_f32),
         cmocka_unit_test(a_taken_weight_is_held_once),
         cmocka_unit_test(many_shapes_stay_right),
     };

@@ -188,6 +188,8 @@ void condition_picture_close(struct condition_picture *p)
     *p = (struct condition_picture){0};
 }
 
+void condition_picture_forget(struct condition_picture *p) { p->filled = false; }
+
 // y [channels, t, h/8, w/8] with the mask channels set; the latent is encoded into the rest.
 static void picture_encode(struct condition_picture *p, const struct vae *vae, struct dev_arena *work, int n_channels)
 {

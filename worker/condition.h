@@ -68,6 +68,8 @@ struct condition_picture {
 
 void condition_picture_open(struct condition_picture *p, struct dev_arena *arena, int h, int w, int n_frames);
 void condition_picture_close(struct condition_picture *p);
+// They are made again next time, whatever the bytes.
+void condition_picture_forget(struct condition_picture *p);
 // Makes the fields fit `rgb`; nothing happens when the bytes are those of the call before. `work` is scratch.
 void condition_picture_set(struct condition_picture *p, const struct condition_eye *eye, struct dev_arena *work,
                            const uint8_t *rgb);

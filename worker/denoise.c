@@ -13,8 +13,8 @@
 // the guide axis of a mesh, rank g of G takes branches g, g + G, ...; then the predictions are gathered, whole, and all
 // ranks combine them and step in the same order, so that all hold the same latents. The published step cache counts
 // the forwards of all branches in one row, so there every rank takes all branches. The device is waited for once per
-// step, and there the latents are looked at: a NaN that came up in a step is told at that step instead of arriving as a
-// grey video.
+// step, and there the predictions and the latents are looked at: a NaN that came up in a step is told with step and
+// branch instead of arriving as a grey video.
 #include "worker/denoise.h"
 
 #include <math.h>
@@ -24,23 +24,19 @@ static void put_motion(const struct denoise *n, struct dev *d, tensor x)
     if (!tensor_is_none(n->motion)) op_copy(d, tensor_slice(x, 1, 0, n->motion.shape[1]), n->motion);
 }
 
-// One number tells: a NaN or infinity anywhere makes the mean of |x| one.
-static int check_finite(const struct denoise *n, struct dev_arena *a, tensor x, int step, struct err *e)
+// One number of each tells: a NaN or infinity anywhere makes the mean of |x| one.
+static int check_finite(const struct denoise *n, struct dev *d, tensor means, int step, struct err *e)
 {
-    struct dev *d = dev_arena_dev(a);
+    double mean[GUIDE_BRANCHES + 1][2] = {0};
     if (dev_is_dry(d)) return 0;
-    int64_t mark = dev_arena_mark(a);
-    double mean[2] = {0};
-    tensor change = dev_tensor(a, DT_F64, SHAPE(2));
-    op_mean_change(d, change, x, x);
-    dev_download(d, mean, DT_F64, change);
-    dev_arena_reset(a, mark);
-    int rc = dev_sync(d, e);
-    if (rc < 0 || isfinite(mean[1])) return rc;
-    return err_set(e, E_INPUT,
-                   "segment %lld, step %d of %d: the latents are no longer finite; the weights or a scale are out of "
-                   "range",
-                   (long long)n->segment + 1, step + 1, n->n_steps);
+    dev_download(d, mean, DT_F64, means);
+    int rc = dev_sync(d, e), i = 0, last = n->guide->n;
+    if (rc < 0) return rc;
+    while (i <= last && isfinite(mean[i][1])) i++;
+    if (i > last) return 0;
+    return err_set(e, E_INPUT, "segment %lld, step %d of %d, %s%s: values that are not finite (NaN or infinity)",
+                   (long long)n->segment + 1, step + 1, n->n_steps, i < last ? "the branch with " : "the latents",
+                   i < last ? guide_branch_name(&n->guide->branch[i]) : "");
 }
 
 static struct dit_in input(const struct denoise *n, struct dev_arena *a, tensor x, struct dit_time time, int step,
@@ -53,7 +49,8 @@ static struct dit_in input(const struct denoise *n, struct dev_arena *a, tensor 
                         .time = time,
                         .words = b->negative_words ? n->negative : n->words,
                         .picture = n->picture,
-                        .voice = b->no_voice ? n->silence : n->voice};
+                        .voice = b->no_voice ? n->silence : n->voice,
+                        .wide = n->wide};
     if (n->cache) in.skip = cache_skips(n->cache, b->slot, time.e0, &in.residual);
     if (n->cache && n->tap) tap_see(n->tap, cache_decision(n->cache, a), "step%d.cache%d", step, i);
     return in;
@@ -99,7 +96,8 @@ static void gather(const struct denoise *n, const tensor *p)
     }
 }
 
-static void step(const struct denoise *n, struct dev_arena *a, tensor x, int i)
+// means F64 [branches + 1, 2]: what check_finite looks at, of the predictions and of the latents.
+static void step(const struct denoise *n, struct dev_arena *a, tensor x, int i, tensor means)
 {
     struct dev *d = dev_arena_dev(a);
     int64_t mark = dev_arena_mark(a);
@@ -115,6 +113,8 @@ static void step(const struct denoise *n, struct dev_arena *a, tensor x, int i)
     guide_combine(n->guide, a, v, p);
     op_axpby(d, x, 1, x, -(n->t[i] - n->t[i + 1]) / 1000, v);
     put_motion(n, d, x);
+    for (int k = 0; k < n->guide->n; k++) op_mean_change(d, tensor_at(means, k), p[k], p[k]);
+    op_mean_change(d, tensor_at(means, n->guide->n), x, x);
     tap_see(n->tap, x, "step%d.latent_out", i);
     dev_arena_reset(a, mark);
 }
@@ -124,13 +124,16 @@ int denoise_run(const struct denoise *n, struct dev_arena *a, tensor x, struct e
     guide_reset(n->guide);
     if (n->cache) cache_reset(n->cache);
     BUG_IF(n->mesh && n->mesh->n.guide > GUIDE_BRANCHES, "%d ranks for branches", n->mesh->n.guide);
-    for (int i = 0; i < n->n_steps; i++) {
-        step(n, a, x, i);
-        int rc = check_finite(n, a, x, i, e);
+    int64_t mark = dev_arena_mark(a);
+    tensor means = dev_tensor(a, DT_F64, SHAPE(n->guide->n + 1, 2));
+    int rc = 0;
+    for (int i = 0; i < n->n_steps && rc == 0; i++) {
+        step(n, a, x, i, means);
+        rc = check_finite(n, dev_arena_dev(a), means, i, e);
         if (rc == 0 && n->step && (rc = n->step(n->ctx, i + 1, n->n_steps)) < 0)
             err_set(e, rc, "segment %lld ended at step %d", (long long)n->segment + 1, i + 1);
         if (n->mesh) rc = comm_agree(n->mesh->world, rc, NULL, e);
-        if (rc < 0) return rc;
     }
-    return 0;
+    dev_arena_reset(a, mark);
+    return rc;
 }

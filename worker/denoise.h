@@ -21,14 +21,16 @@ struct denoise {
     struct cache *cache;     // NULL: every forward runs whole
     const struct mesh *mesh; // the ranks that do this together, all with the same fields; NULL: alone
     bool together;           // a rank's branches go through a block as one batch: more memory, weights used once
+    bool wide;               // attention as struct attn has it
     int (*step)(void *ctx, int i, int n); // after each step; a negative code ends the loop. NULL: nobody listens
     void *ctx;
     const struct tap *tap; // "step0.latent_in", "step0.cache0", "step0.pred0", "step0.latent_out", ...
 };
 
 // x F32 [c, t, h, w], noise on entry, latents on return, the same on every rank. Scratch comes from `a` and is given
-// back. A device fault, an ended loop and a value that is not finite are errors; the last is told with segment and
-// step. Ranks agree once a step, so an error or an end on one is an error on all.
+// back. A device fault, an ended loop and a value that is not finite are errors; the last is E_INPUT, which no `step`
+// gives, and is told with segment, step and branch. Ranks agree once a step, so an error or an end on one is an error
+// on all.
 int denoise_run(const struct denoise *n, struct dev_arena *a, tensor x, struct err *e);
 
 #endif

@@ -59,6 +59,12 @@ void guide_reset(struct guide *g)
     op_fill(g->dev, g->audio_sum, 0);
 }
 
+const char *guide_branch_name(const struct guide_branch *b)
+{
+    if (b->negative_words) return b->no_voice ? "negative words and no voice" : "negative words and voice";
+    return b->no_voice ? "words and no voice" : "words and voice";
+}
+
 bool guide_wants_negative(const struct guide *g)
 {
     for (int i = 0; i < g->n; i++)

@@ -29,6 +29,8 @@ void guide_plan(struct guide *g, const struct spec_render *s);
 // The plan, and APG's sums [shape of x] in `a`; guide_reset clears them at every segment.
 void guide_init(struct guide *g, struct dev_arena *a, const struct spec_render *s, tensor x);
 void guide_reset(struct guide *g);
+// "words and voice", for messages.
+const char *guide_branch_name(const struct guide_branch *b);
 bool guide_wants_negative(const struct guide *g);
 bool guide_wants_silence(const struct guide *g);
 // v = the guided velocity of predictions p[0..n); scratch from `a` is given back.

@@ -51,6 +51,7 @@ struct render_sink {
     int (*step)(void *ctx, const char *stage, int i, int n);            // progress: "condition", "denoise", "decode"
     int (*tail)(void *ctx, const void *bytes, size_t n);                // before any frame
     int (*frames)(void *ctx, int64_t first, int n, const uint8_t *yuv); // absolute index; n frames of h*w*3/2 bytes
+    void (*notice)(void *ctx, const char *text);                        // as of an order; may be NULL
 };
 
 struct render_times { // milliseconds, for DONE

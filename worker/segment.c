@@ -8,9 +8,14 @@
 // Easy to get wrong: colours are matched to the span's first picture, not the segment's own, on all frames including
 // the motion frames; the tail is a fresh encoding of corrected pixels, not the end of these latents; it goes ahead of
 // the frames so that the next segment can start, so the frames wait as bytes.
+//
+// Values that are not finite end the step loop, on all ranks. Then the segment is painted once more, from the picture's
+// own bytes on, with attention in F32: a fault of the machine does not come twice, and what rounding pushed over the
+// edge stays below it. If it comes again it is the weights', and the job's end.
 #include "worker/segment.h"
 
 #include "proto/base/clock.h"
+#include "proto/base/log.h"
 #include "worker/cache.h"
 #include "worker/denoise.h"
 #include "worker/emit.h"
@@ -18,6 +23,7 @@
 #include "worker/tail.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { LATENT_STRIDE = 8, TIME_STRIDE = 4, SLICE_FRAMES = 4 };
@@ -244,7 +250,7 @@ static int on_step(void *ctx, int i, int n)
 }
 
 static int denoise(struct segment *s, const struct segment_in *in, tensor x, tensor motion, struct dit_voice *voice,
-                   const struct render_sink *sink, struct err *e)
+                   bool wide, const struct render_sink *sink, struct err *e)
 {
     const struct segment_job *j = &s->j;
     bool watched = sink && sink->step;
@@ -264,18 +270,20 @@ static int denoise(struct segment *s, const struct segment_in *in, tensor x, ten
                         .cache = j->spec->teacache ? &s->cache : NULL,
                         .mesh = j->mesh,
                         .together = j->together,
+                        .wide = wide,
                         .step = watched ? on_step : NULL,
                         .ctx = (void *)sink,
                         .tap = j->tap};
     return denoise_run(&n, j->work, x, e);
 }
 
-int segment_run(struct segment *s, const struct segment_in *in, const struct render_sink *sink, struct render_times *t,
-                struct err *e)
+// Latents into x. *blown: the step loop ended because of values that are not finite.
+static int paint(struct segment *s, const struct segment_in *in, tensor x, bool wide, bool *blown,
+                 const struct render_sink *sink, struct render_times *t, struct err *e)
 {
     const struct segment_job *j = &s->j;
     int64_t begun = clock_ms(), mark = dev_arena_mark(j->work);
-    tensor motion = NO_TENSOR, x = latents_new(s, j->work, latent_frames(j->spec->frame_num));
+    tensor motion = NO_TENSOR;
     struct condition_eye eye = {
         .dit = j->dit, .vae = j->vae, .clip = j->clip, .world = j->mesh ? j->mesh->world : NULL, .rank = j->clip_rank};
     condition_picture_set(&s->picture, &eye, j->work, in->picture);
@@ -289,11 +297,49 @@ int segment_run(struct segment *s, const struct segment_in *in, const struct ren
             sampler_noise(s->dev, x, j->spec->seed, in->number, SAMPLER_NOISE);
         else
             op_copy(s->dev, x, in->noise);
-        t->condition = clock_ms() - begun;
+        t->condition += clock_ms() - begun;
         begun = clock_ms();
-        rc = denoise(s, in, x, motion, &voice, sink, e);
-        t->denoise = clock_ms() - begun;
+        rc = denoise(s, in, x, motion, &voice, wide, sink, e);
+        t->denoise += clock_ms() - begun;
+        *blown = rc == E_INPUT;
     }
+    dev_arena_reset(j->work, mark);
+    return rc;
+}
+
+// `e` says what was wrong the first time.
+static int paint_again(struct segment *s, const struct segment_in *in, tensor x, const struct render_sink *sink,
+                       struct render_times *t, struct err *e)
+{
+    char text[512];
+    bool bf16 = dit_dtype(s->j.dit) == DT_BF16;
+    snprintf(text, sizeof text, "%.400s; the segment is rendered again%s", e->text,
+             bf16 ? ", with attention in F32" : "");
+    log_warn("segment.again", "i=%lld text=\"%s\"", (long long)in->number, text);
+    if (sink && sink->notice) sink->notice(sink->ctx, text);
+    bool blown = false;
+    condition_picture_forget(&s->picture);
+    int rc = paint(s, in, x, true, &blown, sink, t, e);
+    if (!blown) return rc;
+    snprintf(text, sizeof text, "%.400s", e->text);
+    return err_set(e, rc,
+                   "%s, in a second try%s too; the weights, a LoRA's scale or a guidance scale are out of range: take "
+                   "the published ones%s",
+                   text, bf16 ? " with attention in F32" : "", bf16 ? ", or --dtype f32" : "");
+}
+
+int segment_run(struct segment *s, const struct segment_in *in, const struct render_sink *sink, struct render_times *t,
+                struct err *e)
+{
+    const struct segment_job *j = &s->j;
+    int64_t mark = dev_arena_mark(j->work);
+    tensor x = latents_new(s, j->work, latent_frames(j->spec->frame_num));
+    bool blown = false;
+    struct err why = {0};
+    t->condition = t->denoise = 0;
+    int rc = paint(s, in, x, false, &blown, sink, t, &why);
+    if (blown) rc = paint_again(s, in, x, sink, t, &why);
+    if (rc < 0) err_set(e, rc, "%s", why.text);
     if (rc == 0) {
         tap_see(j->tap, x, "latent_out");
         rc = agree(s, deliver(s, in, x, sink, t, e), e);

@@ -161,7 +161,7 @@ static int run_segment(struct serve *s, const struct order *o, struct err *e)
                              .tail = o->bulk[1],
                              .tail_bytes = o->n_bulk_bytes[1],
                              .color_picture = o->bulk[2]};
-    struct render_sink sink = {.ctx = s, .step = on_stage, .tail = on_tail, .frames = on_frames};
+    struct render_sink sink = {.ctx = s, .step = on_stage, .tail = on_tail, .frames = on_frames, .notice = on_notice};
     struct render_times t;
     s->segment = r->segment;
     if (!s->render) return err_set(e, E_INPUT, "segment %lld of a job that did not open", (long long)r->segment + 1);

@@ -146,7 +146,7 @@ static void run_all(struct dev *d, struct run *r)
     r->tiles = fast_scratch(f, SCRATCH_TILES, r->tile_bytes * (size_t)d->n_threads);
     int64_t packs = attend_up(r->key_panels * ATTEND_PANEL, PACK_KEYS) / PACK_KEYS;
     int64_t blocks = attend_up(nq, ATTEND_ROWS) / ATTEND_ROWS;
-#pragma omp parallel num_threads(dev_team(d, heads * nq * nk * r->q.shape[3] / 8))
+#pragma omp parallel num_threads(dev_team(d, heads *nq *nk * r->q.shape[3] / 8))
     for (int64_t first = 0; first < heads; first += group) {
         int64_t n = heads - first < group ? heads - first : group;
         void *tile = r->tiles + r->tile_bytes * (size_t)omp_get_thread_num();
@@ -168,7 +168,7 @@ static void fast_attention(struct dev *d, tensor y, tensor q, tensor k, tensor v
                     .v = v,
                     .bias = a.bias.data,
                     .scale = a.scale != 0 ? a.scale : (float)(1 / sqrt((double)q.shape[3])),
-                    .way = way_for(fast_of(d), q.dtype == DT_BF16)};
+                    .way = way_for(fast_of(d), q.dtype == DT_BF16 && !a.wide)};
     run_all(d, &r);
 }
 
@@ -183,7 +183,7 @@ static void fast_attention_more(struct dev *d, tensor sum, tensor state, tensor 
                     .state = state.data,
                     .first = first,
                     .scale = a.scale != 0 ? a.scale : (float)(1 / sqrt((double)q.shape[3])),
-                    .way = way_for(fast_of(d), q.dtype == DT_BF16)};
+                    .way = way_for(fast_of(d), q.dtype == DT_BF16 && !a.wide)};
     run_all(d, &r);
 }
 
@@ -218,7 +218,7 @@ static void fast_attention_map(struct dev *d, tensor map, tensor q, tensor k, te
                     .scale = (float)(1 / sqrt((double)q.shape[2])),
                     .way = way_for(fast_of(d), false)}; // masks may hold any number, and the map decides who speaks
     run_all(d, &r);
-#pragma omp parallel for num_threads(dev_team(d, n * nh * n_class))
+#pragma omp parallel for num_threads(dev_team(d, n *nh *n_class))
     for (int64_t i = 0; i < n; i++)
         for (int64_t c = 0; c < n_class; c++) {
             double sum = 0;

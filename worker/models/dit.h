@@ -87,6 +87,7 @@ struct dit_in {
     // given, it receives (block output - block input), [dit_rows, dim] of the model's dtype.
     bool skip;
     tensor residual;
+    bool wide; // all attention as struct attn has it; of the branches that go together, the first one's counts
 };
 // out F32 [out_dim, t, h, w]. Scratch comes from `a` and is given back.
 void dit_forward(const struct dit *m, struct dev_arena *a, tensor out, const struct dit_in *in, const struct tap *tap);

@@ -146,11 +146,11 @@ static void cross_attention(struct pass *p, const struct dit_block *b, int i)
     op_linear(p->d, p->q, p->h, b->cq.w, b->cq.b, ACT_NONE);
     op_rms_norm(p->d, p->q, p->q, b->cnorm_q, m->c.eps);
     op_attention(p->d, one_batch(p, p->k), one_batch(p, p->q), layer_keys(p, picture->k, i),
-                 layer_keys(p, picture->v, i), (struct attn){0});
+                 layer_keys(p, picture->v, i), (struct attn){.wide = p->in->wide});
     for (int64_t k = 0; k < p->b; k++) {
         const struct dit_words *words = p->in[k].words;
         op_attention(p->d, one_batch(p, of_branch(p, p->v, k)), one_batch(p, of_branch(p, p->q, k)),
-                     layer_keys(p, words->k, i), layer_keys(p, words->v, i), (struct attn){0});
+                     layer_keys(p, words->k, i), layer_keys(p, words->v, i), (struct attn){.wide = p->in->wide});
     }
     op_axpby(p->d, p->v, 1, p->v, 1, p->k);
     op_linear(p->d, p->k, p->v, b->co.w, b->co.b, ACT_NONE);
@@ -264,7 +264,8 @@ static void pass_ranks(struct pass *p, const struct mesh *mesh)
                            .batch = (int)p->b,
                            .classes = maps ? CLASSES : 0,
                            .maps = maps,
-                           .dtype = m->dtype};
+                           .dtype = m->dtype,
+                           .wide = p->in->wide};
     seqpar_init(&p->sp, mesh, p->a, &f);
     p->n = p->sp.rows.each;
 }
