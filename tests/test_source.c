@@ -402,6 +402,34 @@ static void colour_profiles_are_followed(void **state)
     }
 }
 
+// A PNG that says how its values were made of light.
+static void a_pictures_gamma_is_followed(void **state)
+{
+    (void)state;
+    static const uint8_t want[] = {0, 137, 188, 225, 255}; // of light 0, 1/4, 1/2, 3/4, 1
+    static uint8_t rgb[N * 3], got[N * 3];
+    struct source_info info;
+    for (int level = 0; level < 5; level++) {
+        memset(rgb, (level * 255 + 2) / 4, sizeof rgb);
+        for (int kind = 0; kind < 3; kind++) { // linear, sRGB, and linear in published parity
+            const char *how = kind == 1 ? "-color_trc iec61966-2-1" : "-color_trc linear";
+            struct source *s =
+                open_end(convert(rgb, sizeof rgb, "rgb24", W, H, how, "gamma.png"), SPEC_END_HOLD, kind == 2, &info);
+            picture(s, 0, H, W, got);
+            int is = kind ? rgb[0] : want[level];
+            for (int c = 0; c < 3; c++)
+                if (abs(got[c] - is) > (kind ? 0 : 1))
+                    fail_msg("level %d, kind %d: %d, not %d", level, kind, got[c], is);
+            source_close(s);
+        }
+    }
+    uint8_t rgb1[3] = {1, 100, 200}; // what is no gamma, and what is sRGB's own
+    static const double none[] = {0, -1, 1e9, 0.45455};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) profile_gamma(none[i], rgb1, 1);
+    profile_gamma(NAN, rgb1, 1);
+    assert_true(rgb1[0] == 1 && rgb1[1] == 100 && rgb1[2] == 200);
+}
+
 // The smallest file that is one: all coefficients 0.
 static const char *cmyk_jpeg(void)
 {
@@ -732,6 +760,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(palettes_and_single_bits_are_read),
         cmocka_unit_test(exif_turns_pictures_upright),
         cmocka_unit_test(colour_profiles_are_followed),
+        cmocka_unit_test(a_pictures_gamma_is_followed),
         cmocka_unit_test(bad_pictures_are_refused_by_name),
         cmocka_unit_test(any_rate_is_seen_by_time),
         cmocka_unit_test(uneven_times_are_followed),

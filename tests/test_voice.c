@@ -297,7 +297,7 @@ static void quiet_loud_short(void **state)
     assert_non_null(strstr(i.warnings, "lowered"));
     voice_close(v);
     free(mux);
-    path = sines("short.wav", 100, 1, 16000, 440, (double[]){.5}); // too short to measure, a frame all the same
+    path = sines("short.wav", 640, 1, 16000, 440, (double[]){.5}); // too short to measure, a frame all the same
     o.audio[0] = path;
     v = open_voice(&o, &i);
     assert_true(i.n_frames == 1 && i.n_samples16 == 640 && isnan(i.lufs[0]));

@@ -1,8 +1,10 @@
 // Decoders answer an absurd size as they answer damage: with nothing. Whoever scanned a poster at 1200 dpi should be
 // told that it is too large, so the two formats that pictures of that kind come in are looked at here, by position, a
-// few bytes at a time.
+// few bytes at a time. The decoder for PNG does not know the chunk in which HDR is told.
 //
-//   PNG   8 bytes of signature, then the chunk IHDR: length, name, width, height
+//   PNG   8 bytes of signature, then chunks: length, name, content, a sum of 4 bytes. IHDR: width, height. cICP, before
+//         the pixels: primaries, transfer, matrix, range
+//   MP4   boxes: length, name, content; the first one is ftyp
 //   JPEG  segments FF xx, length; the first frame header (C0 to CF, but for the tables C4, C8, CC) has height and width
 #include "daemon/media/claim.h"
 
@@ -10,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SEGMENTS_MAX = 1000 };
+enum { SEGMENTS_MAX = 1000, TRANSFER_UNKNOWN = 2 };
 
 static long big_endian(const uint8_t *p, int n)
 {
@@ -34,13 +36,37 @@ static bool jpeg_size(int fd, long *w, long *h)
     return false;
 }
 
+static bool is_png(const uint8_t *b)
+{
+    return memcmp(b, "\x89PNG\r\n\x1a\n", 8) == 0 && memcmp(b + 12, "IHDR", 4) == 0;
+}
+
 bool claim_size(int fd, long *w, long *h)
 {
     uint8_t b[24];
     if (pread(fd, b, sizeof b, 0) != (ssize_t)sizeof b) return false;
     if (b[0] == 0xff && b[1] == 0xd8) return jpeg_size(fd, w, h);
-    if (memcmp(b, "\x89PNG\r\n\x1a\n", 8) != 0 || memcmp(b + 12, "IHDR", 4) != 0) return false;
+    if (!is_png(b)) return false;
     *w = big_endian(b + 16, 4);
     *h = big_endian(b + 20, 4);
     return true;
+}
+
+int claim_transfer(int fd)
+{
+    uint8_t b[24];
+    if (pread(fd, b, sizeof b, 0) != (ssize_t)sizeof b || !is_png(b)) return TRANSFER_UNKNOWN;
+    off_t at = 8;
+    for (int i = 0; i < SEGMENTS_MAX && pread(fd, b, 12, at) == 12; i++) {
+        if (memcmp(b + 4, "IDAT", 4) == 0) break;
+        if (memcmp(b + 4, "cICP", 4) == 0) return b[9];
+        at += 12 + (off_t)big_endian(b, 4);
+    }
+    return TRANSFER_UNKNOWN;
+}
+
+bool claim_mp4(int fd)
+{
+    uint8_t b[8];
+    return pread(fd, b, sizeof b, 0) == (ssize_t)sizeof b && memcmp(b + 4, "ftyp", 4) == 0;
 }

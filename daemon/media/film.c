@@ -300,10 +300,16 @@ int film_length(struct film *f, int64_t limit_us, struct film_length *n, struct 
 
 // ---- opening
 
-static int refuse_format(const char *path, int rc, struct err *e)
+static int refuse_format(const char *path, int fd, int rc, struct err *e)
 {
     char why[AV_ERROR_MAX_STRING_SIZE];
     av_strerror(rc, why, sizeof why);
+    if (rc == AVERROR_INVALIDDATA && claim_mp4(fd))
+        return err_set(
+            e, E_INPUT,
+            "picture %s is a video that is cut short or was never finished: its index (moov) is missing; copy "
+            "it again, or record it anew",
+            path);
     if (rc == AVERROR(EINVAL) || rc == AVERROR_INVALIDDATA)
         return err_set(e, E_INPUT,
                        "picture %s is neither a picture (PNG, JPEG, WebP, BMP) nor a video that can be read (MP4, MOV, "
@@ -319,18 +325,27 @@ static int refuse_size(const char *path, long w, long h, struct err *e)
                    path, w, h, PIXELS_MAX / 1000000, SIDE_MAX);
 }
 
+static const char *pictures_codec(const AVFormatContext *in)
+{
+    for (unsigned s = 0; s < in->nb_streams; s++)
+        if (in->streams[s]->codecpar->codec_type == AVMEDIA_TYPE_VIDEO)
+            return avcodec_get_name(in->streams[s]->codecpar->codec_id);
+    return "unknown";
+}
+
 static int track_find(struct film *f, struct err *e)
 {
     const AVCodec *codec = NULL;
     int i = av_find_best_stream(f->in, AVMEDIA_TYPE_VIDEO, -1, -1, &codec, 0);
     if (i == AVERROR_DECODER_NOT_FOUND)
-        return err_set(e, E_INPUT,
-                       "picture %s: its pictures are in a format that this FFmpeg cannot decode; convert it to MP4 "
-                       "(H.264)",
-                       f->path);
+        return err_set(
+            e, E_INPUT,
+            "picture %s: its pictures are in a format (%s) that this FFmpeg cannot decode; convert it to MP4 "
+            "(H.264)",
+            f->path, pictures_codec(f->in));
     if (i < 0 || f->in->streams[i]->disposition & AV_DISPOSITION_ATTACHED_PIC)
-        return err_set(e, E_INPUT, "picture %s holds sound only; give a portrait picture, or a video with pictures",
-                       f->path);
+        return err_set(e, E_INPUT, "picture %s holds %s; give a portrait picture, or a video with pictures", f->path,
+                       f->in->nb_streams > 0 ? "sound only" : "nothing");
     f->stream = i;
     others_discard(f->in, i);
     const AVCodecParameters *p = f->in->streams[i]->codecpar;
@@ -375,9 +390,10 @@ static int first_picture(struct film *f, struct err *e)
     if (f->codec->codec_id == AV_CODEC_ID_MJPEG && d && d->nb_components == 4)
         return err_set(e, E_INPUT, "picture %s is in CMYK, the colours of printing; save it as RGB (sRGB) first",
                        f->path);
-    if (p->color_trc == AVCOL_TRC_SMPTE2084 || p->color_trc == AVCOL_TRC_ARIB_STD_B67)
+    int light = f->codec->codec_id == AV_CODEC_ID_PNG ? claim_transfer(f->fd) : (int)p->color_trc;
+    if (light == AVCOL_TRC_SMPTE2084 || light == AVCOL_TRC_ARIB_STD_B67)
         return err_set(e, E_INPUT, "picture %s is HDR (%s), which is not taken; convert it to SDR (BT.709) first",
-                       f->path, p->color_trc == AVCOL_TRC_SMPTE2084 ? "PQ" : "HLG");
+                       f->path, light == AVCOL_TRC_SMPTE2084 ? "PQ" : "HLG");
     const AVDictionaryEntry *word = av_dict_get(p->metadata, "Orientation", NULL, 0); // WebP
     int orientation = f->still ? word ? (int)strtol(word->value, NULL, 10) : exif_orientation_png(f->fd) : 0;
     f->has_matrix = orientation >= 1 && orientation <= 8;
@@ -401,7 +417,7 @@ int film_open(struct film **out, const char *path, struct err *e)
     BUG_IF(!f->packet || !f->held || !f->ahead, "no memory for a film");
     int rc = input_demux(&f->in, fd, formats);
     if (rc < 0)
-        rc = refuse_format(path, rc, e);
+        rc = refuse_format(path, fd, rc, e);
     else {
         const char *name = f->in->iformat->name;
         f->still = strstr(name, "_pipe") != NULL || strcmp(name, "gif") == 0 || strcmp(name, "apng") == 0;

@@ -12,6 +12,8 @@
 #include "daemon/media/upright.h"
 
 #include <libavutil/log.h>
+#include <libavutil/parseutils.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -34,9 +36,15 @@ static int server_upright(struct server *s, const AVFrame *f, struct upright *u,
     AVRational shape = s->published ? (AVRational){1, 1} : film_shape(s->film, f);
     int rc = upright_make(u, f, matrix, shape, s->mask ? 0 : s->published ? -1 : GREY, e);
     if (rc < 0) return err_wrap(e, "picture %s", s->path);
+    if (s->published || s->mask) return 0;
     const AVFrameSideData *profile = av_frame_get_side_data(f, AV_FRAME_DATA_ICC_PROFILE);
-    if (profile && !s->published)
-        s->odd_profile = !profile_apply(profile->data, profile->size, u->rgb, (size_t)u->h * (size_t)u->w);
+    const AVDictionaryEntry *gamma = av_dict_get(f->metadata, "gamma", NULL, 0); // PNG: "45455/100000"
+    size_t n = (size_t)u->h * (size_t)u->w;
+    AVRational g = {0, 1};
+    if (profile)
+        s->odd_profile = !profile_apply(profile->data, profile->size, u->rgb, n);
+    else if (gamma && f->color_trc != AVCOL_TRC_IEC61966_2_1 && av_parse_ratio(&g, gamma->value, INT_MAX, 0, NULL) == 0)
+        profile_gamma(av_q2d(g), u->rgb, n);
     return 0;
 }
 

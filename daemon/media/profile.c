@@ -13,6 +13,9 @@
 
 enum { HEADER = 128, TAGS_MAX = 200, LEVELS = 65536 };
 
+#define GAMMA_MIN 0.1
+#define GAMMA_MAX 2.0
+
 // sRGB's primaries under D50, a column each, inverted.
 static const double from_xyz[3][3] = {
     {3.1338561, -1.6168667, -0.4906146}, {-0.9787684, 1.9161415, 0.0334540}, {0.0719453, -0.2289914, 1.4052427}};
@@ -149,4 +152,12 @@ bool profile_apply(const uint8_t *icc, size_t n_icc, uint8_t *rgb, size_t n)
     }
     free(coded);
     return true;
+}
+
+void profile_gamma(double gamma, uint8_t *rgb, size_t n)
+{
+    uint8_t to[256];
+    if (!(gamma >= GAMMA_MIN && gamma <= GAMMA_MAX) || fabs(gamma - 1 / 2.2) < 0.02) return;
+    for (int i = 0; i < 256; i++) to[i] = (uint8_t)lrint(255 * srgb_coded(pow(i / 255.0, 1 / gamma)));
+    for (size_t i = 0; i < 3 * n; i++) rgb[i] = to[rgb[i]];
 }

@@ -1,4 +1,4 @@
-// A picture's colour profile (ICC), followed: its RGB becomes sRGB. Cameras of phones write Display P3.
+// A picture's colour profile (ICC) or gamma (PNG), followed: its RGB becomes sRGB. Cameras of phones write Display P3.
 #ifndef DAEMON_MEDIA_PROFILE_H
 #define DAEMON_MEDIA_PROFILE_H
 
@@ -9,5 +9,9 @@
 // Converts n pixels in place; a profile that is sRGB changes none. False: a kind of profile that is not followed (not
 // RGB, or by tables instead of three primaries), or a broken one; then nothing is changed.
 bool profile_apply(const uint8_t *icc, size_t n_icc, uint8_t *rgb, size_t n);
+
+// Converts n pixels whose values are light to the power of `gamma`, as PNG counts (1: linear). What lies near sRGB's
+// own 1 / 2.2, or is no gamma, changes none.
+void profile_gamma(double gamma, uint8_t *rgb, size_t n);
 
 #endif

@@ -181,6 +181,10 @@ int speaker_open(struct speaker *s, const char *self, const char *path, int trac
     if (rc >= 0) rc = voice_child_run(self, path, track, &sink, &tail, e);
     if (rc < 0) return rc;
     if (s->native.n == 0) return err_set(e, E_INPUT, "voice %s holds no samples; record or copy it again", path);
+    if (s->native.n * VOICE_RATE < (int64_t)s->native.rate * VOICE_FRAME)
+        return err_set(e, E_INPUT,
+                       "voice %s lasts %.3f s, and a film's frame 0.040 s; give one that is as long or longer", path,
+                       (double)s->native.n / s->native.rate);
     tail.n = s->native.n; // counted here
     warn_survey(&v, &tail, warnings, room);
     weights_choose(&v, published, warnings, room);

@@ -161,7 +161,7 @@ static void warn_lengths(struct voice *v, double a, double b)
 }
 
 // L and both lengths, and where the second speaker starts. A silent speaker is as long as the other.
-static int timeline(struct voice *v, const struct voice_options *o, struct err *e)
+static void timeline(struct voice *v, const struct voice_options *o)
 {
     struct voice_info *i = &v->info;
     bool both = v->has[0] && v->n_speakers == 2 && v->has[1], add = v->n_speakers == 2 && o->audio_type == SPEC_ADD;
@@ -191,12 +191,7 @@ static int timeline(struct voice *v, const struct voice_options *o, struct err *
         i->seconds = fmax(seconds[0], seconds[1]);
         i->n_frames = frames[0] > frames[1] ? frames[0] : frames[1];
     }
-    if (v->published) {
-        i->n_frames = spec_frames_published(i->n_samples16);
-        if (i->n_samples16 < VOICE_FRAME)
-            return err_set(e, E_INPUT, "the voice lasts %.3f s, less than one frame of 0.04 s; give a longer one",
-                           i->seconds);
-    }
+    if (v->published) i->n_frames = spec_frames_published(i->n_samples16);
     if (o->max_frames > 0 && i->n_frames > o->max_frames) {
         warn_add(i->warnings, sizeof i->warnings,
                  "the film ends after %lld frames, as asked; %.2f s of the voice are cut", (long long)o->max_frames,
@@ -207,7 +202,6 @@ static int timeline(struct voice *v, const struct voice_options *o, struct err *
     }
     if (!v->published) i->n_samples16 = i->n_frames * VOICE_FRAME;
     if (v->published && i->n_mux > i->n_frames * VOICE_FRAME) i->n_mux = i->n_frames * VOICE_FRAME;
-    return 0;
 }
 
 int voice_read16(struct voice *v, int speaker, float *dst, int64_t from, int64_t n, struct err *e)
@@ -273,9 +267,10 @@ static int voice_prepare(struct voice *v, const struct voice_options *o, struct 
         i->lufs[p] = v->s[p].lufs;
     }
     int rc = mux_prepare(v, o->folder, e);
-    if (rc >= 0) rc = timeline(v, o, e);
-    if (rc >= 0) own_set(v, o);
-    if (rc >= 0) rc = levels_set(v, e);
+    if (rc < 0) return rc;
+    timeline(v, o);
+    own_set(v, o);
+    rc = levels_set(v, e);
     return rc < 0 ? rc : hash_set(v, e);
 }
 
