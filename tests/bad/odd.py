@@ -5,6 +5,7 @@
   odd.py huge|crc FILE                  a PNG whose header claims 30000x30000; one with a broken body
   odd.py turned N IN.jpg FILE           the same JPEG with an EXIF orientation
   odd.py light N IN.png FILE            the same PNG with a chunk cICP: BT.2020 with transfer N (16 PQ, 18 HLG)
+  odd.py gamma N IN.png FILE            the same PNG with a chunk gAMA of N / 100000
   odd.py wav RATE CHANNELS BYTES FILE   a WAV whose header claims BYTES of samples and holds 6400
   odd.py nan PERCENT FILE               a WAV of floats of which so many are no numbers
   odd.py zero FROM TO IN FILE           the same bytes with zeros from one fraction to another
@@ -83,6 +84,11 @@ def turned(orientation, source, path):
 def light(transfer, source, path):
     data = open(source, "rb").read()
     put(path, data[:33] + chunk(b"cICP", bytes([9, int(transfer), 0, 1])) + data[33:])
+
+
+def gamma(n, source, path):
+    data = open(source, "rb").read()
+    put(path, data[:33] + chunk(b"gAMA", struct.pack(">I", int(n))) + data[33:])
 
 
 def wav(rate, channels, size, path):
