@@ -240,7 +240,7 @@ static const struct opt rows[] = {
     {"face-scale", OPT_REAL, FIELD(face_scale), 0, 0.45, NULL, NULL, "X", "margin of the default left and right regions (0.05)"},
     {"prompt", OPT_TEXT, FIELD(prompt), 0, 0, NULL, NULL, "TEXT", "describes the scene and its mood, not the words spoken"},
     {"negative-prompt", OPT_TEXT, FIELD(negative), 0, 0, NULL, NULL, "TEXT", "what to keep away from (built in)"},
-    {"output", OPT_TEXT, FIELD(output), 0, 0, NULL, NULL, "FILE", "the video to write, .mp4 or .mov; also -o"},
+    {"output", OPT_TEXT, FIELD(output), 0, 0, NULL, NULL, "FILE", "the video to write, .mp4 or .mov; also -o (render: a name of its own)"},
     {"overwrite", OPT_FLAG, FIELD(overwrite), 0, 0, NULL, NULL, NULL, "replace the output if it exists"},
     {"model", OPT_TEXT, FIELD(model), 0, 0, NULL, NULL, "DIR", "model folder"},
     {"size", OPT_TEXT, FIELD(size), 0, 0, NULL, NULL, "NAME", "size class of the model, e.g. infinitetalk-480"},

@@ -37,9 +37,10 @@ tensors() { python3 "$here/bad/tensors.py" "$@"; }
 encodes() { [ "$(ffmpeg -v error -h "encoder=$1" 2>/dev/null | grep -c ^Encoder)" -gt 0 ]; } # grep -q would end ffmpeg with a signal
 frames_of() { ffprobe -v error -count_frames -select_streams v:0 -show_entries stream=nb_read_frames -of csv=p=0 "$1"; }
 stream_of() { ffprobe -v error -select_streams "$2" -show_entries "stream=$3" -of csv=p=0 "$1"; }
-render() {
-  timeout -k 5 120 "$bin/longtake" render --model "$model" -o out.mp4 --frame-num 9 --motion-frame 5 --steps 1 \
-    --preset ultrafast "$@"
+render() { render_named -o out.mp4 "$@"; }
+render_named() { # by the program
+  timeout -k 5 120 "$bin/longtake" render --model "$model" --frame-num 9 --motion-frame 5 --steps 1 --preset ultrafast \
+    "$@"
 }
 # model_with COMMANDS: the model's folder again, as links, but for what the commands, run inside it, replace
 model_with() { cp -rs "$tmp/model" model && (cd model && eval "$1"); }
@@ -63,7 +64,7 @@ worker_of() {
 }
 decoder_of() { child_of '__media picture'; }
 export here
-export -f ff still sound film odd tensors encodes frames_of stream_of render model_with own child_of worker_of decoder_of
+export -f ff still sound film odd tensors encodes frames_of stream_of render render_named model_with own child_of worker_of decoder_of
 
 # ---- one case
 

@@ -22,7 +22,6 @@ static void wrong_usage_is_refused_before_anything_is_made(void **state)
         int status;
         const char *says;
     } cases[] = {
-        {{GOOD}, 2, "no output; give -o FILE.mp4"},
         {{RENDER, "--audio", VOICE, "-o", "@o.mp4"}, 2, "no picture; give --image FILE"},
         {{RENDER, "--image", PORTRAIT, "-o", "@o.mp4"}, 2, "no voice; give --audio FILE"},
         {{RENDER, "--image", "@absent.png", "--audio", VOICE, "-o", "@o.mp4"}, 2, "absent.png"},

@@ -11,6 +11,7 @@
 // its children notice and end too.
 #include "daemon/cli/cli.h"
 #include "daemon/cli/flags.h"
+#include "daemon/cli/name.h"
 #include "daemon/cli/report.h"
 #include "daemon/dispatch.h"
 #include "daemon/inputs.h"
@@ -22,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { TICK_MS = 100, GOODBYE_MS = 3000 };
@@ -59,6 +61,25 @@ static int model_check(struct run *r, struct err *e)
     part_take(m.voice, r->spec.voice);
     part_take(m.adapter, r->spec.adapter ? r->spec.adapter : r->spec.dit);
     return model_missing(&m, e);
+}
+
+// A film that was given no name has one; it is told, because going on after an interruption needs it.
+static int output_name(struct run *r, struct err *e)
+{
+    struct spec *s = &r->spec;
+    struct name_of o = {.size = s->size ? s->size : r->model.size[0].name,
+                        .prompt = s->prompt ? s->prompt : "",
+                        .ulysses = s->ulysses ? s->ulysses : 1,
+                        .ring = s->ring ? s->ring : 1,
+                        .when = time(NULL)};
+    char path[NAME_BYTES + 1], why[2 * NAME_BYTES + 80];
+    if (s->output) return 0;
+    int rc = name_choose(path, sizeof path, "", &o, e);
+    if (rc < 0) return rc;
+    s->output = arena_printf(&s->arena, "%s", path);
+    snprintf(why, sizeof why, "none is given, so the film is %s; after an interruption, go on with -o %s", path, path);
+    spec_notice(s, "-o", why);
+    return 0;
 }
 
 static int output_check(const struct spec *s, struct err *e)
@@ -179,7 +200,8 @@ static int check(struct run *r, int argc, char **argv)
     if (code) return code;
     r->any_seed = r->spec.r.seed < 0;
     ranks_take(r);
-    rc = spec_resolve(&r->spec, &r->model, &e);
+    rc = output_name(r, &e);
+    if (rc >= 0) rc = spec_resolve(&r->spec, &r->model, &e);
     if (rc >= 0) rc = store_take(r, &e);
     return refuse(r, rc, rc == E_FATAL ? EXIT_JOB_FAILED : EXIT_USAGE, &e);
 }
