@@ -96,7 +96,10 @@ static int chan_new(struct chan **out, int type, const char *endpoint, const str
     if (rc >= 0) rc = keys_set(c, o, e);
     if (rc >= 0 && !c->router) monitor_open(c);
     if (rc >= 0 && (c->router ? zmq_bind(c->socket, endpoint) : zmq_connect(c->socket, endpoint)) < 0)
-        rc = err_set(e, E_FATAL, "cannot %s %s: %s", c->router ? "bind" : "connect to", endpoint, zmq_strerror(errno));
+        rc = errno == EADDRINUSE
+                 ? err_set(e, E_FATAL, "another program listens on %s; end it or choose another port", endpoint)
+                 : err_set(e, E_FATAL, "cannot %s %s: %s", c->router ? "bind" : "connect to", endpoint,
+                           zmq_strerror(errno));
     if (rc < 0) {
         chan_close(&c);
         return rc;

@@ -9,8 +9,11 @@
   odd.py wav RATE CHANNELS BYTES FILE   a WAV whose header claims BYTES of samples and holds 6400
   odd.py nan PERCENT FILE               a WAV of floats of which so many are no numbers
   odd.py zero FROM TO IN FILE           the same bytes with zeros from one fraction to another
+  odd.py port COMMAND...                runs it while somebody listens on the PORT that it names
 """
+import socket
 import struct
+import subprocess
 import sys
 import zlib
 
@@ -105,6 +108,11 @@ def nan(percent, path):
     form = struct.pack("<HHIIHH", 3, 1, 16000, 64000, 4, 32)
     put(path, b"RIFF" + struct.pack("<I", 36 + 4 * n) + b"WAVEfmt " + struct.pack("<I", 16) + form + b"data"
         + struct.pack("<I", 4 * n) + struct.pack(f"<{n}f", *x))
+
+
+def port(*command):
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        sys.exit(subprocess.run([w.replace("PORT", str(s.getsockname()[1])) for w in command]).returncode)
 
 
 def zero(start, end, source, path):
