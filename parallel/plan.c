@@ -10,6 +10,10 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+enum { ROOM = 512 };
+static const double clear_win = 0.95;
 
 static const struct {
     enum plan_shard shard;
@@ -82,7 +86,6 @@ static struct plan_rates rates_of(const struct plan_rates *r, int n, int before)
 bool plan_fewer(struct plan_row *out, int n, const struct plan_model *m, const struct plan_job *j,
                 const struct plan_rates *r)
 {
-    enum { ROOM = 128 };
     struct plan_row *rows = calloc(ROOM, sizeof *rows);
     bool found = false;
     BUG_IF(!rows, "no memory for %d layouts", ROOM);
@@ -95,6 +98,57 @@ bool plan_fewer(struct plan_row *out, int n, const struct plan_model *m, const s
     }
     free(rows);
     return found;
+}
+
+// ---- of itself
+
+bool plan_is_faster(const struct plan_row *a, const struct plan_row *b) { return a->segment < clear_win * b->segment; }
+
+static struct mesh_shape wished_shape(struct plan_wish w)
+{
+    if (w.spread && !w.shape.guide) w.shape.guide = 1;
+    return w.shape;
+}
+
+static bool is_wished(int wish, int is) { return wish == 0 || wish == is; }
+
+static bool has_shape(const struct plan_row *y, struct mesh_shape s)
+{
+    return is_wished(s.guide, y->shape.guide) && is_wished(s.ring, y->shape.ring) && is_wished(s.heads, y->shape.heads);
+}
+
+int plan_choose(struct plan_row *out, int n, struct plan_wish w, const struct plan_model *m, const struct plan_job *j,
+                const struct plan_rates *r, struct err *e)
+{
+    struct mesh_shape wish = wished_shape(w), rule;
+    int rc = mesh_plan(&rule, n, wish, (struct mesh_for){(int)m->heads, j->branches}, e);
+    if (rc < 0) return rc;
+    struct plan_row *rows = calloc(ROOM, sizeof *rows), *best = NULL, *own = NULL;
+    BUG_IF(!rows, "no memory for %d layouts", ROOM);
+    int count = plan_list(rows, ROOM, n, m, j, r);
+    for (int i = 0; i < count; i++) {
+        struct plan_row *y = &rows[i];
+        bool alone = y->shape.ring * y->shape.heads == 1; // has nobody to spread them over
+        if (!has_shape(y, wish) || (w.spread && !alone) != (y->sharers > 1)) continue;
+        if (!best) best = y;
+        if (!own && memcmp(&y->shape, &rule, sizeof rule) == 0) own = y;
+    }
+    BUG_IF(!own, "a layout of %d x %d x %d is not among the legal ones", rule.guide, rule.ring, rule.heads);
+    *out = (best->fits && !own->fits) || (best->fits == own->fits && plan_is_faster(best, own)) ? *best : *own;
+    free(rows);
+    return 0;
+}
+
+int plan_choices(int n, struct plan_wish w, const struct plan_model *m, int branches)
+{
+    struct mesh_shape wish = wished_shape(w);
+    int count = 0;
+    for (int guide = 1; guide <= branches; guide += branches > 1 ? branches - 1 : 1)
+        for (int heads = 1; heads <= n / guide; heads++) {
+            struct plan_row y = {.shape = {guide, n / guide / heads, heads}};
+            count += n % guide == 0 && n / guide % heads == 0 && m->heads % heads == 0 && has_shape(&y, wish);
+        }
+    return count;
 }
 
 int plan_check(const struct plan_row *rows, int n, const struct plan_rates *r, struct err *e)

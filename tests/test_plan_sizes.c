@@ -228,7 +228,9 @@ static void the_verb(void **state)
     expect("--like 14b --device h100 --gpus 8", 0, "fastest: 1x1x8,");
     expect("--like 14b --device h100 --gpus 16", 0, "fastest: 1x2x8,");
     expect("--like 14b --device h100 --gpus 8", 0, "--layout auto takes the same");
-    expect("--like 14b --device h100 --gpus 2 --wire 20", 0, "say --layout 1x2x1 to have the fastest");
+    expect("--like 14b --device h100 --gpus 2 --wire 20", 0, "--layout auto takes the same");
+    expect("--like 14b --device h100 --gpus 2 --wire 0.5", 0, "--layout auto takes 1x1x2, ");
+    expect("--like 14b --device h100 --gpus 2 --wire 0.5 --size 960x1920", 0, "say --layout 1x2x1 to have the fastest");
     expect("--like 14b --device h100 --gpus 2 --wire 0.5", 0, "fewer would be faster: 1 as 1x1x1");
     expect("--like 14b --device 4090 --gpus 2", 3, "GB are there");
     expect("--like 14b --device h100 --gpus 7 --layout 1x1x7", 3, "7 ranks cannot share");

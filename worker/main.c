@@ -18,6 +18,7 @@
 #include "proto/mark.h"
 #include "worker/fault.h"
 #include "worker/fingerprint.h"
+#include "worker/plan/choice.h"
 #include "worker/plan_main.h"
 #include "worker/ranks.h"
 #include "worker/selftest.h"
@@ -208,35 +209,8 @@ static int layout_of(const struct flags *f, struct mesh_shape *s, struct err *e)
     return rc;
 }
 
-// All that can be found out before the coordinator is called: who the ranks are, and that they fit each other.
-static int get_ready(const struct flags *f, struct ranks *r, const struct set_options *o, struct msg_hello *hello,
-                     struct err *e)
-{
-    struct mesh_shape wish = {0};
-    struct model *m = calloc(1, sizeof *m); // large
-    uint8_t flags[HASH_BYTES];
-    BUG_IF(!m, "no memory for a model's declaration");
-    int rc = ranks_agree(r, model_open(m, f->model, e), e);
-    hash_flags(f, flags);
-    fingerprint_build(hello->build);
-    if (rc == 0) rc = ranks_same(r, "build of this program", hello->build, BUILD_TEXT, e);
-    if (rc == 0) rc = ranks_same(r, "set of flags", flags, sizeof flags, e);
-    if (rc == 0) rc = layout_of(f, &wish, e);
-    if (rc == 0 && ranks_count(r) > 1)
-        snprintf(hello->layout + strlen(hello->layout), sizeof hello->layout - strlen(hello->layout),
-                 " %dx%dx%d, shard %s", wish.guide, wish.ring, wish.heads, shards[f->shard]);
-    if (rc == 0 && f->weights == WEIGHTS_STREAMED) // branches go as one batch then, which may sum otherwise
-        snprintf(hello->layout + strlen(hello->layout), sizeof hello->layout - strlen(hello->layout), ", streamed");
-    if (rc == 0) rc = ranks_wish(r, wish, m->dit_heads, e);
-    if (rc == 0) rc = ranks_agree(r, fingerprint_weights(hello->weights, o, e), e);
-    hello->has_weights = rc == 0;
-    if (rc == 0) rc = ranks_same(r, "set of weights", hello->weights, sizeof hello->weights, e);
-    free(m);
-    return rc;
-}
-
 // Whether what a rank would keep is more than what it has.
-static int weigh(bool *too_much, struct ranks *r, struct dev *d, const struct set_options *o, struct err *e)
+static int weigh(bool *too_much, const struct ranks *r, const struct dev *d, const struct set_options *o, struct err *e)
 {
     int64_t needs = 0, has = dev_memory_free(d) / (dev_shares_host(d) ? ranks_here(r) : 1);
     int rc = ranks_agree(r, set_weigh(&needs, o, e), e);
@@ -256,9 +230,9 @@ static void stream(struct set_options *o)
     o->together = true;
 }
 
-// The ranks that spread the weights, or none.
-static int choose_sharers(const struct flags *f, struct ranks *r, struct dev *d, struct comm **out,
-                          struct set_options *o, struct err *e)
+// Where the blocks are to be: on each rank, with the host, or spread over ranks.
+static int place_weights(const struct flags *f, const struct ranks *r, const struct dev *d, struct set_options *o,
+                         bool *spread, struct err *e)
 {
     int how = f->shard, rc = 0;
     bool too_much = true, alone = ranks_count(r) == 1;
@@ -270,11 +244,59 @@ static int choose_sharers(const struct flags *f, struct ranks *r, struct dev *d,
     if (alone && dev_shares_host(d)) return 0;
     if (how == SHARD_AUTO && f->weights == WEIGHTS_AUTO) rc = weigh(&too_much, r, d, o, e);
     if (rc < 0 || !too_much) return rc;
-    if (alone) {
-        stream(o);
-        return 0;
-    }
-    rc = ranks_sharers(r, how != SHARD_ALL, out, e);
+    if (alone) stream(o);
+    *spread = !alone;
+    return 0;
+}
+
+// How the ranks are to share jobs: as they were told, the rest as they foretell it best.
+static int lay_out(const struct flags *f, struct ranks *r, struct dev *d, struct set_options *o, int n_heads,
+                   bool *spread, struct choice *c, struct msg_hello *hello, struct err *e)
+{
+    struct mesh_shape wish = {0};
+    char text[64];
+    size_t used = strlen(hello->layout);
+    int rc = ranks_agree(r, layout_of(f, &wish, e), e);
+    if (rc == 0) rc = place_weights(f, r, d, o, spread, e);
+    struct comm *world = ranks_card(r) ? ranks_card(r) : ranks_comm(r);
+    if (rc == 0) rc = choice_decide(c, o, (struct plan_wish){wish, *spread}, d, world, f->cache, e);
+    if (rc == 0) ranks_prefer(r, c->of, CHOICE_BRANCHES);
+    if (rc == 0) rc = ranks_wish(r, wish, n_heads, e);
+    bool chosen = c->of[0].guide || c->of[1].guide || c->of[2].guide;
+    if (!chosen) snprintf(text, sizeof text, "%dx%dx%d", wish.guide, wish.ring, wish.heads);
+    if (ranks_count(r) > 1)
+        snprintf(hello->layout + used, sizeof hello->layout - used, " %s, shard %s",
+                 chosen ? choice_text(c, text, sizeof text) : text, shards[f->shard]);
+    if (f->weights == WEIGHTS_STREAMED) // branches go as one batch then, which may sum otherwise
+        snprintf(hello->layout + strlen(hello->layout), sizeof hello->layout - strlen(hello->layout), ", streamed");
+    return rc;
+}
+
+// All that can be found out before the coordinator is called: who the ranks are, and that they fit each other.
+static int get_ready(const struct flags *f, struct ranks *r, struct dev *d, struct set_options *o, bool *spread,
+                     struct choice *c, struct msg_hello *hello, struct err *e)
+{
+    struct model *m = calloc(1, sizeof *m); // large
+    uint8_t flags[HASH_BYTES];
+    BUG_IF(!m, "no memory for a model's declaration");
+    int rc = ranks_agree(r, model_open(m, f->model, e), e);
+    hash_flags(f, flags);
+    fingerprint_build(hello->build);
+    if (rc == 0) rc = ranks_same(r, "build of this program", hello->build, BUILD_TEXT, e);
+    if (rc == 0) rc = ranks_same(r, "set of flags", flags, sizeof flags, e);
+    if (rc == 0) rc = ranks_agree(r, fingerprint_weights(hello->weights, o, e), e);
+    hello->has_weights = rc == 0;
+    if (rc == 0) rc = ranks_same(r, "set of weights", hello->weights, sizeof hello->weights, e);
+    if (rc == 0) rc = lay_out(f, r, d, o, m->dit_heads, spread, c, hello, e);
+    free(m);
+    return rc;
+}
+
+// The ranks that spread the weights.
+static int choose_sharers(const struct flags *f, struct ranks *r, struct comm **out, struct set_options *o,
+                          struct err *e)
+{
+    int rc = ranks_sharers(r, f->shard != SHARD_ALL, out, e);
     ranks_hold_guide(r);
     o->sharers = *out;
     o->together = true; // what is gathered serves all branches
@@ -282,14 +304,14 @@ static int choose_sharers(const struct flags *f, struct ranks *r, struct dev *d,
 }
 
 static int load_and_serve(const struct flags *f, struct ranks *r, struct dev *d, struct link *l, struct set_options *o,
-                          struct err *e)
+                          bool spread, const char *advice, struct err *e)
 {
     struct comm *sharers = NULL;
     struct set *s = NULL;
-    int rc = choose_sharers(f, r, d, &sharers, o, e);
+    int rc = spread ? choose_sharers(f, r, &sharers, o, e) : 0;
     if (rc == 0) rc = set_open(&s, d, o, e);
     if (rc < 0 && l) tell_failed(l, e);
-    if (rc == 0) rc = serve_run(l, r, s, f->cache, e);
+    if (rc == 0) rc = serve_run(l, r, s, f->cache, advice, e);
     set_free(&s);
     comm_close(&sharers);
     return rc;
@@ -314,7 +336,9 @@ static int serve(const struct flags *f, struct ranks *r, struct dev *d, struct e
                             .published = f->parity == SPEC_PARITY_PUBLISHED,
                             .here = ranks_here(r)};
     struct err why = {0};
-    int ready = get_ready(f, r, &o, &hello, &why), rc = 0;
+    struct choice choice = {0};
+    bool spread = false;
+    int ready = get_ready(f, r, d, &o, &spread, &choice, &hello, &why), rc = 0;
     hello_mark(&hello, &o);
     if (ranks_number(r) == 0)
         rc = link_open(&l,
@@ -330,7 +354,7 @@ static int serve(const struct flags *f, struct ranks *r, struct dev *d, struct e
         rc = err_set(e, ready, "%s", why.text);
     } else if (rc == 0) {
         o.mesh = ranks_mesh(r);
-        rc = load_and_serve(f, r, d, l, &o, e);
+        rc = load_and_serve(f, r, d, l, &o, spread, choice.advice, e);
     }
     link_close(&l, rc < 0 ? e->text : "the coordinator said goodbye");
     return rc;

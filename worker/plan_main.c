@@ -11,6 +11,7 @@
 #include "proto/base/log.h"
 #include "proto/base/opt.h"
 #include "worker/guide.h"
+#include "worker/plan/choice.h"
 #include "worker/plan/print.h"
 #include "worker/plan/rates.h"
 #include "worker/plan/sizes.h"
@@ -93,7 +94,7 @@ static int read_flags(struct flags *f, struct arena *a, int argc, char **argv, s
 
 struct wish {
     struct plan_model net;
-    struct plan_job job;
+    struct plan_job job, usual; // what is asked for; what the model does by itself, in as many branches
     const char *name;
     int h, w;
     enum dtype dtype;
@@ -116,7 +117,7 @@ static int size_of(struct defaults *d, const struct model *m, const char *size, 
         return 0;
     }
     if (!m && size) return err_set(e, E_INPUT, "--size %s: give height x width, as in 448x896", size);
-    if (!m) return 0;
+    if (!m || (!size && d->h)) return 0;
     int rc = model_size(m, size ? size : m->size[0].name, &t, e);
     if (rc < 0) return rc;
     const struct bucket *b = model_bucket(t, 9, 16);
@@ -124,7 +125,7 @@ static int size_of(struct defaults *d, const struct model *m, const char *size, 
     return 0;
 }
 
-static int job_of(struct wish *y, const struct flags *f, const struct defaults *d, struct err *e)
+static int job_of(struct plan_job *y, const struct flags *f, const struct defaults *d, struct err *e)
 {
     struct spec_render *s = calloc(1, sizeof *s); // large
     struct guide g;
@@ -134,17 +135,16 @@ static int job_of(struct wish *y, const struct flags *f, const struct defaults *
     s->text_scale = f->text_scale >= 0 ? f->text_scale : d->text_scale;
     s->audio_scale = f->audio_scale >= 0 ? f->audio_scale : d->audio_scale;
     guide_plan(&g, s);
-    y->job = (struct plan_job){.frames = 1 + (frames - 1) / 4,
-                               .gh = d->h / 16,
-                               .gw = d->w / 16,
-                               .pictures = frames,
-                               .motion = motion,
-                               .branches = g.n,
-                               .texts = guide_wants_negative(&g) ? 2 : 1,
-                               .speakers = f->speakers,
-                               .steps = f->steps ? f->steps : d->steps,
-                               .silence = guide_wants_silence(&g)};
-    y->h = d->h, y->w = d->w;
+    *y = (struct plan_job){.frames = 1 + (frames - 1) / 4,
+                           .gh = d->h / 16,
+                           .gw = d->w / 16,
+                           .pictures = frames,
+                           .motion = motion,
+                           .branches = g.n,
+                           .texts = guide_wants_negative(&g) ? 2 : 1,
+                           .speakers = f->speakers,
+                           .steps = f->steps ? f->steps : d->steps,
+                           .silence = guide_wants_silence(&g)};
     free(s);
     if (frames % 4 != 1) return err_set(e, E_INPUT, "--frame-num %d: a segment has 4n+1 frames", frames);
     if (motion >= frames)
@@ -170,8 +170,12 @@ static int wish_of(struct wish *y, const struct flags *f, struct err *e)
         sizes_of_list(&y->net, &s, size);
     }
     y->name = f->model ? f->model : likes[f->like];
+    struct flags silent = {.speakers = f->speakers, .text_scale = -1, .audio_scale = -1};
+    if (rc == 0) rc = size_of(&d, f->model ? m : NULL, NULL, e);
+    if (rc == 0) rc = job_of(&y->usual, &silent, &d, e);
     if (rc == 0) rc = size_of(&d, f->model ? m : NULL, f->size, e);
-    if (rc == 0) rc = job_of(y, f, &d, e);
+    if (rc == 0) rc = job_of(&y->job, f, &d, e);
+    y->h = d.h, y->w = d.w;
     free(m);
     return rc;
 }
@@ -183,14 +187,14 @@ static bool is_measured(const struct flags *f)
     return strcmp(f->device, "cpu") == 0 || strncmp(f->device, "cuda", 4) == 0;
 }
 
-static int measure(struct plan_rates *y, const struct flags *f, const struct wish *w, const struct ranks *r,
-                   struct err *e)
+static int measure(struct plan_rates *y, const struct flags *f, const struct wish *w, struct ranks *r, struct err *e)
 {
     struct dev *d = NULL;
     int threads = ranks_tie(r, f->threads);
     int rc = ranks_agree(r, dev_open(&d, f->device, threads, e), e);
-    if (rc == 0)
-        rc = rates_probe(y, d, ranks_comm(r), &w->net, w->job.frames * w->job.gh * w->job.gw / ranks_count(r), e);
+    if (rc == 0) rc = ranks_use(r, d, e);
+    struct comm *world = ranks_card(r) ? ranks_card(r) : ranks_comm(r);
+    if (rc == 0) rc = rates_probe(y, d, world, &w->net, w->job.frames * w->job.gh * w->job.gw / ranks_count(r), e);
     dev_close(&d);
     return rc;
 }
@@ -226,7 +230,18 @@ static int keep_layout(struct plan_row *all, int *count, struct mesh_shape wish,
     return rc < 0 ? rc : err_set(e, E_INPUT, "no layout of %d ranks is legal", n);
 }
 
-static int plan(const struct flags *f, const struct ranks *r, struct err *e)
+// What a group takes of itself for a job of so many branches. Guide 0: nothing.
+static struct mesh_shape automatic(const struct wish *y, int n, const struct plan_rates *r)
+{
+    struct choice_for f = {.n = n, .net = y->net, .job = y->usual};
+    struct choice c;
+    struct err ignored;
+    int b = y->job.branches;
+    bool known = b <= CHOICE_BRANCHES && choice_make(&c, &f, r, &ignored) == 0;
+    return known ? c.of[b - 1] : (struct mesh_shape){0};
+}
+
+static int plan(const struct flags *f, struct ranks *r, struct err *e)
 {
     const struct rates_device *stated = NULL;
     struct wish y = {0};
@@ -253,9 +268,7 @@ static int plan(const struct flags *f, const struct ranks *r, struct err *e)
         report.from = stated ? stated->from : "measured";
         report.height = y.h, report.width = y.w, report.n = n;
         report.net = y.net, report.job = y.job, report.rows = all, report.n_rows = count;
-        struct err ignored;
-        if (!f->layout && mesh_plan(&report.automatic, n, (struct mesh_shape){0}, shared, &ignored) < 0)
-            report.automatic.guide = 0;
+        if (!f->layout) report.automatic = automatic(&y, n, &report.rates);
         report.has_fewer = plan_fewer(&report.fewer, n, &y.net, &y.job, &report.rates);
         if (rc == 0) (f->json ? plan_print_json : plan_print)(&report, stdout);
         if (rc == 0) rc = plan_check(all, count, &report.rates, e);

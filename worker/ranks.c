@@ -25,13 +25,14 @@
 
 // A step of a large model takes minutes on a CPU, and so may an encoder that one rank runs for all. A rank that died is
 // noticed by the launcher at once; this is for one that hangs.
-enum { PATIENCE_MS = 3600000 };
+enum { PATIENCE_MS = 3600000, BRANCHES_MAX = 3 };
 
 struct ranks {
     struct comm *world;  // over the host
     struct comm *device; // over it; NULL where ops work on the host's memory
     struct mesh mesh;
     struct mesh_shape wish;
+    struct mesh_shape preferred[BRANCHES_MAX]; // by branches - 1; guide 0: none
     int n_heads;
     int node, here, place; // number of this machine, its ranks, this one's place among them
 };
@@ -194,6 +195,12 @@ int ranks_read_layout(struct mesh_shape *out, const char *text, struct err *e)
     return 0;
 }
 
+void ranks_prefer(struct ranks *r, const struct mesh_shape *shapes, int n)
+{
+    BUG_IF(n > BRANCHES_MAX, "layouts for %d branches", n);
+    memcpy(r->preferred, shapes, (size_t)n * sizeof *shapes);
+}
+
 int ranks_wish(struct ranks *r, struct mesh_shape wish, int n_heads, struct err *e)
 {
     r->wish = wish;
@@ -205,8 +212,9 @@ void ranks_hold_guide(struct ranks *r) { r->wish.guide = r->mesh.n.guide; }
 
 int ranks_lay(struct ranks *r, int n_branches, struct err *e)
 {
-    struct mesh_shape s;
-    int rc = mesh_plan(&s, comm_size(r->world), r->wish, (struct mesh_for){r->n_heads, n_branches}, e);
+    struct mesh_shape s, wish = r->wish;
+    if (n_branches <= BRANCHES_MAX && r->preferred[n_branches - 1].guide) wish = r->preferred[n_branches - 1];
+    int rc = mesh_plan(&s, comm_size(r->world), wish, (struct mesh_for){r->n_heads, n_branches}, e);
     if (rc < 0 || memcmp(&s, &r->mesh.n, sizeof s) == 0) return rc;
     mesh_close(&r->mesh);
     rc = mesh_open(&r->mesh, r->device ? r->device : r->world, s, e);

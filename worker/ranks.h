@@ -39,6 +39,9 @@ struct comm *ranks_card(const struct ranks *r); // of all, over the devices' mem
 
 // "2x1x4", guide x ring x heads; a 0 or "auto" leaves that to ranks_lay.
 int ranks_read_layout(struct mesh_shape *out, const char *text, struct err *e);
+// What ranks_lay takes for jobs of 1, 2, .. n branches, as far as the wish leaves it open (guide 0: nothing is said).
+// Before ranks_wish.
+void ranks_prefer(struct ranks *r, const struct mesh_shape *shapes, int n);
 // What the layout is to be; `n_heads` of the model. Refuses what cannot be had. Opens a mesh without guide ranks,
 // unless the wish has some: for weights that are to be shared.
 int ranks_wish(struct ranks *r, struct mesh_shape wish, int n_heads, struct err *e);

@@ -25,6 +25,7 @@ struct serve {
     struct ranks *ranks;
     struct set *set;
     const char *cache_dir;
+    const char *advice;  // that every job is told; "": none
     struct shelf *shelf; // what jobs have made of their voices, and of their words
     struct texts *texts;
     struct order *open; // the job's order: its pictures and voices are in use until the job ends
@@ -139,6 +140,7 @@ static int open_job(struct serve *s, struct order **po, struct err *e)
                                  .cache_dir = s->cache_dir,
                                  .notice = s->link ? on_notice : NULL,
                                  .ctx = s};
+    if (s->link && s->advice[0]) on_notice(s, s->advice);
     rc = render_open(&s->render, s->set, &order, e);
     if (rc == 0) rc = check_voice(s, false, e);
     if (rc == 0 && s->link)
@@ -215,9 +217,10 @@ static bool serve_turn(struct serve *s, int *rc, struct err *e)
     return more && *rc != E_FATAL && !ranks_lost(s->ranks);
 }
 
-int serve_run(struct link *l, struct ranks *r, struct set *set, const char *cache_dir, struct err *e)
+int serve_run(struct link *l, struct ranks *r, struct set *set, const char *cache_dir, const char *advice,
+              struct err *e)
 {
-    struct serve s = {.link = l, .ranks = r, .set = set, .cache_dir = cache_dir};
+    struct serve s = {.link = l, .ranks = r, .set = set, .cache_dir = cache_dir, .advice = advice};
     int rc = 0;
     shelf_new(&s.shelf);
     texts_new(&s.texts);

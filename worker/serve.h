@@ -7,7 +7,8 @@
 #include "worker/set.h"
 
 // Serves until ORDER_BYE. 0, or the error that ends this process: a job's own mistakes are told as FAILED and do not.
+// `advice` is told with every job, as a notice; "": nothing is.
 // Collective: rank 0 has the link, the others NULL, and all act in step.
-int serve_run(struct link *l, struct ranks *r, struct set *s, const char *cache_dir, struct err *e);
+int serve_run(struct link *l, struct ranks *r, struct set *s, const char *cache_dir, const char *advice, struct err *e);
 
 #endif

@@ -7,7 +7,6 @@
 #include <string.h>
 
 enum { FPS = 25 };
-static const double clear_win = 0.98;
 
 static int ranks_of(const struct plan_row *y) { return y->shape.guide * y->shape.ring * y->shape.heads; }
 
@@ -16,7 +15,7 @@ static double added(const struct plan_report *r) { return (double)(r->job.pictur
 
 static bool fewer_win(const struct plan_report *r)
 {
-    return r->has_fewer && (r->n_rows == 0 || !r->rows->fits || r->fewer.segment < clear_win * r->rows->segment);
+    return r->has_fewer && (r->n_rows == 0 || !r->rows->fits || plan_is_faster(&r->fewer, r->rows));
 }
 
 static void print_rate(FILE *to, const char *what, double v, const char *unit)
@@ -60,8 +59,8 @@ static void print_row(const struct plan_row *y, FILE *to)
             y->weights, y->gather, y->step, y->segment, y->fits ? "" : "  does not fit");
 }
 
-// The ranks choose by a rule that needs no measuring, so that a job goes on with the same bytes after a restart. Where
-// the prediction knows better, it is for the user to say so.
+// What a group takes of itself is chosen for the job that the model does by itself, and does not leave the usual layout
+// for a small lead. Where this job's best is another one, it is for the user to say so.
 static void print_automatic(const struct plan_report *r, FILE *to)
 {
     char text[32], better[32];
@@ -77,7 +76,7 @@ static void print_automatic(const struct plan_report *r, FILE *to)
         if (memcmp(&y.shape, &r->automatic, sizeof y.shape) != 0) continue;
         y.sharers = 1;
         fprintf(to, "--layout auto takes %s, %.4g s a step", plan_text(&y, text, sizeof text), y.step);
-        if (best.segment < clear_win * y.segment)
+        if (plan_is_faster(&best, &y))
             fprintf(to, "; say --layout %s to have the fastest", plan_text(&best, better, sizeof better));
         fprintf(to, "\n");
         return;

@@ -5,14 +5,14 @@
 // nobody gets. Links are timed by the exchanges that will use them, in pieces as they will be. Then the ranks agree on
 // the slowest, since a group is as fast as its slowest member.
 //
-// The trap: an op's first call builds what later ones reuse, so it is not counted.
+// The trap: an op's first call builds what later ones reuse, so it is not counted. And messages between devices are
+// only enqueued when a call returns.
 #include "worker/plan/rates.h"
 
 #include "kernels/ops.h"
 #include "proto/base/hash.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -125,12 +125,15 @@ static void probe_ops(struct probe *p, struct plan_rates *r, const struct plan_m
 static double time_exchange(struct comm *c, char *buffer, int64_t bytes, int calls)
 {
     char *to = buffer + bytes * comm_size(c);
+    struct err ignored; // a fault sticks
     double least = INFINITY;
     comm_all_to_all(c, to, buffer, bytes, 1);
     for (int k = 0; k < TRIES; k++) {
+        comm_check(c, &ignored);
         comm_barrier(c);
         double from = seconds();
         for (int i = 0; i < calls; i++) comm_all_to_all(c, to, buffer, bytes, 1);
+        comm_check(c, &ignored);
         least = fmin(least, (seconds() - from) / calls);
     }
     return least;
@@ -160,15 +163,21 @@ static int probe_links(struct probe *p, struct plan_rates *r, int64_t row_bytes,
     if (n == 1) return 0;
     int rc = same_node(&node, p->world, e);
     if (rc < 0) return rc;
-    int64_t bytes = between(row_bytes / n, 4096, 1 << 22);
-    char *buffer = calloc(2 * (size_t)n, (size_t)bytes);
-    BUG_IF(!buffer, "no memory to measure links");
+    int64_t bytes = between(row_bytes / n / 4 * 4, 4096, 1 << 22), mark = dev_arena_mark(p->a);
+    tensor all = dev_tensor(p->a, DT_F32, SHAPE(2 * n * bytes / 4));
+    char *buffer = all.data;
+    op_fill(p->d, all, 0);
+    rc = comm_agree(p->world, dev_sync(p->d, e), NULL, e);
+    if (rc < 0) {
+        comm_close(&node);
+        return rc;
+    }
     r->node = comm_size(node);
     r->latency = time_exchange(p->world, buffer, 8, LATENCY_CALLS);
     if (r->node > 1) r->near = (double)(bytes * (r->node - 1)) / time_exchange(node, buffer, bytes, LINK_CALLS);
     r->far = r->near;
     if (r->node < n) r->far = (double)(bytes * (n - r->node)) / time_exchange(p->world, buffer, bytes, LINK_CALLS);
-    free(buffer);
+    dev_arena_reset(p->a, mark);
     comm_close(&node);
     return 0;
 }
@@ -188,7 +197,7 @@ int rates_probe(struct plan_rates *out, struct dev *d, struct comm *world, const
     double least[] = {out->linear,   out->attention,    out->conv,
                       out->copy,     out->near,         out->far,
                       -out->latency, (double)out->node, (double)dev_memory_free(d)};
-    comm_all_reduce(world, least, sizeof least / sizeof *least, DT_F64, COMM_MIN);
+    comm_all_reduce(comm_host(world), least, sizeof least / sizeof *least, DT_F64, COMM_MIN);
     double *const to[] = {&out->linear, &out->attention, &out->conv, &out->copy, &out->near, &out->far, &out->latency};
     for (int i = 0; i < 7; i++) *to[i] = least[i];
     out->latency = -out->latency;

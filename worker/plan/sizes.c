@@ -8,9 +8,11 @@
 // which a dry run shows to be a line in the width and to grow with the picture alone.
 #include "worker/plan/sizes.h"
 
+#include "worker/guide.h"
 #include "worker/weights/weights.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { F32_BYTES = 4, VAE_WIDTH = 96 };
@@ -168,4 +170,30 @@ int sizes_of_folder(struct plan_model *out, const struct model *f, int speakers,
     if (l.rc == 0) out->encoder_bytes[1] = values_at(&l, f->clip) * F32_BYTES;
     if (l.rc == 0) out->encoder_bytes[2] = look_at_voice(&l, f->voice) * F32_BYTES;
     return l.rc;
+}
+
+int sizes_of_job(struct plan_job *out, const struct model *m, int speakers, struct err *e)
+{
+    const struct bucket_table *t = NULL;
+    int rc = model_size(m, m->size[0].name, &t, e);
+    if (rc < 0) return rc;
+    struct spec_render *s = calloc(1, sizeof *s); // large
+    BUG_IF(!s, "no memory for a job");
+    const struct bucket *b = model_bucket(t, 9, 16);
+    struct guide g;
+    s->text_scale = m->text_scale;
+    s->audio_scale = m->audio_scale;
+    guide_plan(&g, s);
+    *out = (struct plan_job){.frames = 1 + (m->frame_num - 1) / 4,
+                             .gh = b->h / 16,
+                             .gw = b->w / 16,
+                             .pictures = m->frame_num,
+                             .motion = m->motion_frame,
+                             .branches = g.n,
+                             .texts = guide_wants_negative(&g) ? 2 : 1,
+                             .speakers = speakers,
+                             .steps = m->steps,
+                             .silence = guide_wants_silence(&g)};
+    free(s);
+    return 0;
 }
