@@ -350,14 +350,13 @@ static void join(struct comm *c, struct comm *child, const struct claim *all)
     child->context = all[first].context;
 }
 
-int comm_split(struct comm *c, struct comm **out, int colour, int key, struct err *e)
+static int split(struct comm *c, struct comm **out, int colour, int key, struct err *e)
 {
-    BUG_IF(comm_dry(c), "a split in a dry run");
     struct comm *child = calloc(1, sizeof *child), *host = NULL;
     struct claim *all = calloc((size_t)c->n, sizeof *all);
     int *world = calloc((size_t)c->n, sizeof *world), rc = 0;
     if (!child || !all || !world) rc = err_set(e, E_FATAL, "no memory for a communicator");
-    if (rc == 0 && c->host) rc = comm_split(c->host, &host, colour, key, e);
+    if (rc == 0 && c->host) rc = split(c->host, &host, colour, key, e);
     if (rc == 0) {
         struct comm *wire = c->host ? c->host : c;
         *child = (struct comm){.table = c->table, .end = c->end, .host = host, .world = world};
@@ -381,4 +380,17 @@ int comm_split(struct comm *c, struct comm **out, int colour, int key, struct er
     }
     *out = child; // and `world` with it: NOLINT(clang-analyzer-unix.Malloc)
     return 0;
+}
+
+int comm_split(struct comm *c, struct comm **out, int colour, int key, struct err *e)
+{
+    struct comm_end *end = c->end;
+    bool dry = end->dry;
+    const struct dev *dev = end->dev;
+    end->dry = false;
+    end->dev = NULL;
+    int rc = split(c, out, colour, key, e);
+    end->dry = dry;
+    end->dev = dev;
+    return rc;
 }

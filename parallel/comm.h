@@ -40,7 +40,8 @@ const char *comm_verb_name(enum comm_verb v);
 // The world by the name of its transport: "self" (this process alone), "mpi" (under mpirun; host memory). E_INPUT when
 // this build lacks it. Threads as ranks: comm_thread.h. Devices: comm_nccl.h, over one of these.
 int comm_open(struct comm **out, const char *transport, struct err *e);
-// Collective. Ranks with the same colour form a communicator, in the order of (key, rank). The caller owns *out.
+// Collective. Ranks with the same colour form a communicator, in the order of (key, rank). The caller owns *out. In a
+// dry run too: who belongs together is asked in earnest, since what is dry then needs a communicator to be dry in.
 int comm_split(struct comm *c, struct comm **out, int colour, int key, struct err *e);
 void comm_close(struct comm **c); // children first; the world last
 // For a rank that gives up: frees the others from waiting for it, without being tidy. The caller exits next.

@@ -1,5 +1,5 @@
 // Sharded weights: what is taken equals what was read, bit for bit; a rank reads its own bytes once; the gathers move
-// what the formula says; an error in one rank's reading is an error on all.
+// what the formula says; an error in one rank's reading is an error on all; a dry run tells the memory beforehand.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -97,6 +97,32 @@ static int passes(struct shard *s, const struct scene *c, int n_ranks, struct er
     return 0;
 }
 
+// A dry run opens it too: what it takes of memory is told, nothing is read and nothing sent.
+static int foretell(struct comm *world, struct comm *group, struct dev *d, const struct shard_for *f, int64_t *bytes,
+                    struct err *e)
+{
+    struct dev_arena *a = dev_arena_new(d, "dry", 1 << 24);
+    struct reader *r = f->ctx;
+    struct shard *s = NULL;
+    comm_follow(world, d);
+    dev_set_dry(d, true);
+    int rc = shard_open(&s, a, group, f, e);
+    if (rc == 0) {
+        CHECK(comm_size(shard_comm(s)) == comm_size(group) && comm_rank(shard_comm(s)) == comm_rank(group));
+        for (int b = 0; b < f->n_blocks; b++) {
+            shard_take(s, b);
+            shard_give(s, b);
+        }
+        CHECK(r->bytes == 0);
+    }
+    *bytes = dev_arena_peak(a);
+    shard_close(&s);
+    dev_set_dry(d, false);
+    comm_follow(world, NULL);
+    dev_arena_free(&a);
+    return rc;
+}
+
 static int rank_main(struct comm *world, void *ctx, struct err *e)
 {
     struct scene *c = ctx;
@@ -108,11 +134,14 @@ static int rank_main(struct comm *world, void *ctx, struct err *e)
     struct shard_for f = {
         .n_blocks = c->n_blocks, .n_tensors = N_TENSORS, .tensors = tensors, .read = read_bytes, .ctx = &r};
     struct shard *s = NULL;
-    int rc = shard_open(&s, a, m.heads, &f, e);
+    int64_t foretold = 0;
+    int rc = foretell(world, m.heads, d, &f, &foretold, e);
+    if (rc == 0) rc = shard_open(&s, a, m.heads, &f, e);
     atomic_fetch_add(&c->read_bytes, r.bytes);
     if (rc == 0) rc = passes(s, c, comm_size(m.heads), e);
     if (rc == 0) {
         int64_t slots = comm_size(m.heads) > 1 ? 2 * shard_block_bytes(s) : 0;
+        CHECK(dev_arena_peak(a) == foretold);
         CHECK(dev_arena_peak(a) <= shard_own_bytes(s) + slots + 3 * 64);
     }
     shard_close(&s);
