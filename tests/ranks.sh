@@ -172,7 +172,7 @@ refused "no layout" "'pairs' is no layout" -n 2 --layout pairs
 "$bin/longtake" weights synth --seed 2 -o other >/dev/null
 
 # apart STATUS SENTENCE WHAT COMMAND...: of two ranks by hand, rank 1 is COMMAND, and rank 0 says why it cannot be
-by_hand=(--connect "ipc://$tmp/nobody" --cache "$tmp" --wait 2 --threads 1)
+by_hand=(--connect "ipc://$tmp/nobody" --cache "$tmp" --wait 2 --threads 1 --layout 1x1x2)
 group() { timeout 120 mpirun --bind-to none --oversubscribe -n 1 "$bin/longtake-worker" "${by_hand[@]}" --model model : -n 1 "$@"; }
 apart() {
   local rc=0
