@@ -138,6 +138,8 @@ static void pass_fault(struct dev *d, struct dev *fast)
     }
 
 CHECK(linear, (struct dev * d, tensor y, tensor x, tensor w, tensor b, enum act act), (y), (x, w), y, x, w, b, act)
+CHECK(linear_scaled, (struct dev * d, tensor y, tensor x, tensor w, tensor scale, tensor b, enum act act), (y), (x, w),
+      y, x, w, scale, b, act)
 CHECK(attention, (struct dev * d, tensor y, tensor q, tensor k, tensor v, struct attn a), (y), (q, k, v), y, q, k, v, a)
 CHECK(attention_more,
       (struct dev * d, tensor sum, tensor state, tensor q, tensor k, tensor v, struct attn a, bool first), (sum, state),

@@ -75,8 +75,25 @@ tensor op_pack_take(struct dev *d, struct dev_arena *a, int64_t mark, tensor w, 
     return w;
 }
 
+void op_linear_scaled(struct dev *d, tensor y, tensor x, tensor w, tensor scale, tensor b, enum act act)
+{
+    NEED(w.n == 2 && (w.dtype == DT_F8_E4M3 || w.dtype == DT_I8) && is_dense(w));
+    NEED(is_f32(scale) && is_dense(scale) && tensor_count(scale) == w.shape[0]);
+    NEED(is_float(x) && y.dtype == x.dtype && has_rows(x) && has_rows(y));
+    NEED(same_outer(y, x) && last(x) == w.shape[1] && last(y) == w.shape[0]);
+    NEED(is_vector(b, w.shape[0]));
+    NEED(!tensor_overlaps(y, x));
+    RUN(linear_scaled, y, x, w, scale, b, act);
+}
+
+bool op_keeps_quantised(const struct dev *d) { return d->quantised; }
+
 void op_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, enum act act)
 {
+    if (w.scale) {
+        op_linear_scaled(d, y, x, w, tensor_of((void *)w.scale, DT_F32, SHAPE(w.shape[0])), b, act);
+        return;
+    }
     NEED(w.n == 2 && is_weight(w) && is_dense(w));
     NEED(is_float(x) && y.dtype == x.dtype && has_rows(x) && has_rows(y));
     NEED(same_outer(y, x) && last(x) == w.shape[1] && last(y) == w.shape[0]);

@@ -28,7 +28,15 @@ tensor op_pack(struct dev *d, struct dev_arena *a, tensor w, enum pack_use use);
 tensor op_pack_take(struct dev *d, struct dev_arena *a, int64_t mark, tensor w, enum pack_use use);
 
 // y[.., out] = act(R(x[.., in] w^T + b)). x, y rows; w dense [out, in]; b [out] or none. y must not alias x.
+// A quantised w (w.scale is not NULL) is op_linear_scaled's affair.
 void op_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, enum act act);
+
+// The same with w F8_E4M3 or I8 and scale F32 [out]: each row of x is quantised to w's format on the way, by the factor
+// s = largest |x| / 448 (e4m3) or / 127 (int8), to nearest even: y = act(R(s scale (q(x) w^T) + b)). Sums of int8 are
+// exact.
+void op_linear_scaled(struct dev *d, tensor y, tensor x, tensor w, tensor scale, tensor b, enum act act);
+// Whether quantised weights may stay quantised: else they are better widened when they are loaded.
+bool op_keeps_quantised(const struct dev *d);
 
 // ---- attention.c
 struct attn {
@@ -141,6 +149,7 @@ void op_yuv420(struct dev *d, tensor out, tensor x);
 // An empty slot is refused by dev_open, by name.
 #define OPS_LIST(X)                                                                                                    \
     X(linear)                                                                                                          \
+    X(linear_scaled)                                                                                                   \
     X(attention)                                                                                                       \
     X(attention_more)                                                                                                  \
     X(attention_done)                                                                                                  \

@@ -46,6 +46,7 @@ struct dev {
     const struct memory *memory;
     int n_threads;
     bool dry;
+    bool quantised;    // products of quantised weights are worth having
     bool packed_alone; // a packed weight needs no plain one beside it
     char name[96];
     struct err fault;             // sticky; code 0: none
@@ -61,6 +62,7 @@ static inline int dev_team(const struct dev *d, int64_t work) { return work < 1 
 
 // The plain loops, a file each.
 void ref_linear_slots(struct ops *o);
+void ref_scaled_slots(struct ops *o);
 void ref_attention_slots(struct ops *o);
 void ref_norm_slots(struct ops *o);
 void ref_rope_slots(struct ops *o);

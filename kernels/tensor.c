@@ -3,6 +3,7 @@
 
 #include "proto/base/err.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -226,6 +227,16 @@ float f8_e4m3_to_f32(uint8_t b)
     else
         f = bits_to_f32((uint32_t)(e + 120) << 23 | (uint32_t)m << 20);
     return b & 0x80 ? -f : f;
+}
+
+uint8_t f32_to_f8_e4m3(float f)
+{
+    uint32_t u = f32_to_bits(f), sign = u >> 24 & 0x80u, a = u & 0x7fffffffu;
+    if (a > 0x7f800000u) return (uint8_t)(sign | 0x7fu);
+    if (a >= 0x43e00000u) return (uint8_t)(sign | 0x7eu);                                   // 448 and more
+    if (a < 0x3c800000u) return (uint8_t)(sign | (uint32_t)rintf(bits_to_f32(a) * 0x1p9f)); // subnormal, or just not
+    a += 0x7ffffu + (a >> 20 & 1);
+    return (uint8_t)(sign | ((a >> 20) - (120u << 3)));
 }
 
 float f8_e5m2_to_f32(uint8_t b) { return f16_to_f32((uint16_t)(b << 8)); }

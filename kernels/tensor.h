@@ -38,6 +38,7 @@ static inline int dtype_size(enum dtype t) { return dtype_table[t].size; }
 
 typedef struct tensor {
     void *data;
+    const float *scale; // of a quantised weight [out, in]: one factor an output, where `data` is; or NULL
     const void *packed; // backend's own reordered copy of a weight (op_pack), or NULL; `data` stays the plain one
     int64_t shape[TENSOR_DIMS];
     int64_t stride[TENSOR_DIMS];
@@ -91,6 +92,7 @@ static inline uint16_t f32_to_bf16(float f)
 float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);
 float f8_e4m3_to_f32(uint8_t b);
+uint8_t f32_to_f8_e4m3(float f); // what is too large becomes the largest
 float f8_e5m2_to_f32(uint8_t b);
 
 #endif

@@ -34,6 +34,12 @@ static void put(tensor t, int64_t i, double v)
     case DT_I32:
         ((int32_t *)t.data)[i] = (int32_t)(v * 1000);
         break;
+    case DT_I8:
+        ((int8_t *)t.data)[i] = (int8_t)(v * 127);
+        break;
+    case DT_F8_E4M3:
+        ((uint8_t *)t.data)[i] = f32_to_f8_e4m3((float)v * 100);
+        break;
     default:
         ((uint8_t *)t.data)[i] = (uint8_t)(v * 100 + 100);
     }
@@ -102,6 +108,15 @@ void trial_lay(struct trial *b, const struct op_case *c)
         give(b, true, rows(b, c, c->t, 1, SHAPE(s[0], s[1])));
         give(b, false, rows(b, c, c->t, 1, SHAPE(s[0], s[2])));
         give(b, false, trial_tensor(b, weight_type(c), 1, SHAPE(s[1], s[2])));
+        give(b, false, vector_if(b, affine, 2, s[1]));
+    } else if (is(c, "linear_scaled")) {
+        give(b, true, rows(b, c, c->t, 1, SHAPE(s[0], s[1])));
+        tensor x = rows(b, c, c->t, 1, SHAPE(s[0], s[2]));
+        if (s[0] > 1 && s[2] > 0)
+            memset(trial_element(x, s[2]), 0, (size_t)(s[2] * dtype_size(c->t))); // a row of zeros
+        give(b, false, x);
+        give(b, false, trial_tensor(b, weight_type(c), 1, SHAPE(s[1], s[2])));
+        give(b, false, trial_tensor(b, DT_F32, 0.1, SHAPE(s[1])));
         give(b, false, vector_if(b, affine, 2, s[1]));
     } else if (is(c, "attention") || is(c, "attention_more")) {
         bool more = is(c, "attention_more");
@@ -240,7 +255,7 @@ void trial_lay(struct trial *b, const struct op_case *c)
 double trial_work(const struct op_case *c)
 {
     const int64_t *s = c->s;
-    if (is(c, "linear")) return 2.0 * (double)(s[0] * s[1] * s[2]);
+    if (is(c, "linear") || is(c, "linear_scaled")) return 2.0 * (double)(s[0] * s[1] * s[2]);
     if (strncmp(c->op, "attention", 9) == 0 && !is(c, "attention_map"))
         return 2.0 * (double)(s[0] * s[1] * s[2] * s[3] * (s[4] + s[5]));
     if (is(c, "attention_map")) return 2.0 * (double)(s[0] * s[1] * s[2] * s[3]);
@@ -283,6 +298,8 @@ void trial_run(struct dev *d, struct dev_arena *a, const struct op_case *c, stru
     }
     if (is(c, "linear"))
         op_linear(d, t[0], t[1], t[2], t[3], c->act);
+    else if (is(c, "linear_scaled"))
+        op_linear_scaled(d, t[0], t[1], t[2], t[3], t[4], c->act);
     else if (is(c, "attention"))
         op_attention(d, t[0], t[1], t[2], t[3], (struct attn){.bias = t[4], .scale = c->how & HOW_BIAS ? 0.5f : 0});
     else if (is(c, "attention_more"))

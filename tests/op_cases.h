@@ -34,6 +34,19 @@ static const struct op_case op_cases[] = {
     BOTH("linear", {33, 65, 129}, .how = HOW_BIAS | HOW_TAKEN, .wt = DT_BF16),
     BOTH("linear", {3, 65, 129}, .how = HOW_TAKEN, .wt = DT_F16),
 
+    // rows, outputs, inputs; a row of x is zeros
+    BOTH("linear_scaled", {1, 1, 1}, .wt = DT_I8),
+    BOTH("linear_scaled", {5, 3, 7}, .wt = DT_F8_E4M3, .how = HOW_BIAS),
+    BOTH("linear_scaled", {0, 8, 8}, .wt = DT_I8),
+    BOTH("linear_scaled", {3, 0, 8}, .wt = DT_I8),
+    BOTH("linear_scaled", {3, 5, 0}, .wt = DT_F8_E4M3, .how = HOW_BIAS),
+    BOTH("linear_scaled", {33, 64, 128}, .wt = DT_F8_E4M3, .how = HOW_BIAS, .act = ACT_GELU_TANH),
+    BOTH("linear_scaled", {33, 64, 128}, .wt = DT_I8, .how = HOW_BIAS, .act = ACT_GELU_TANH),
+    BOTH("linear_scaled", {33, 65, 129}, .wt = DT_F8_E4M3, .how = HOW_BIAS | HOW_STRIDED, .act = ACT_SILU),
+    BOTH("linear_scaled", {33, 65, 129}, .wt = DT_I8, .how = HOW_STRIDED, .act = ACT_RELU),
+    BOTH("linear_scaled", {17, 48, 1040}, .wt = DT_I8, .how = HOW_BIAS | HOW_STRIDED | HOW_EVEN),
+    BOTH("linear_scaled", {17, 48, 1040}, .wt = DT_F8_E4M3, .how = HOW_STRIDED | HOW_EVEN),
+
     // batches, queries, heads, keys, width, width of values
     BOTH("attention", {1, 1, 1, 1, 1, 1}),
     BOTH("attention", {1, 0, 2, 5, 8, 8}),

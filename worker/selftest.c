@@ -8,7 +8,7 @@
 // that is fast.
 #include "worker/selftest.h"
 
-#include "kernels/trial.h"
+#include "kernels/trial_on.h"
 #include "proto/base/clock.h"
 
 #include <math.h>
@@ -24,6 +24,8 @@ static const double FAST = 200e9;
 
 static const struct op_case rows[] = {
     {"linear", {256, 512, 512}, .how = HOW_BIAS | HOW_PACKED, .act = ACT_GELU_TANH},
+    {"linear_scaled", {256, 512, 512}, .wt = DT_F8_E4M3, .how = HOW_BIAS, .act = ACT_GELU_TANH},
+    {"linear_scaled", {256, 512, 512}, .wt = DT_I8, .how = HOW_BIAS, .act = ACT_GELU_TANH},
     {"attention", {1, 256, 4, 320, 128, 128}},
     {"attention_more", {1, 192, 4, 256, 128, 128}, .how = HOW_MILD},
     {"attention_map", {256, 4, 128, 256, 3}},
@@ -58,19 +60,13 @@ static const struct op_case rows[] = {
 };
 
 struct self {
-    struct dev *d, *ref;
-    struct dev_arena *arena;
-    char *block, *back;
+    struct trial_bench b;
+    struct dev *d;
+    struct dev_arena *arena; // of b
     FILE *to;
     int n_ops, n_bad;
     double copy, product[DT_BF16 + 1]; // roofs: bytes and operations a second
 };
-
-static tensor moved(tensor t, ptrdiff_t by)
-{
-    if (t.data) t.data = (char *)t.data + by;
-    return t;
-}
 
 // Microseconds of one run. The device is waited for once per batch, and batches grow until one lasts long enough.
 struct timed {
@@ -121,7 +117,7 @@ static int roof_copy(struct self *f, struct err *e)
     return 0;
 }
 
-// f->block holds random values.
+// f->b.block holds random values.
 static int roof_product(struct self *f, enum dtype t, struct err *e)
 {
     double us = 0;
@@ -130,7 +126,7 @@ static int roof_product(struct self *f, enum dtype t, struct err *e)
         for (int i = 0; i < 3; i++) {
             x[i] = dev_tensor(f->arena, t, SHAPE(n, n));
             for (int64_t r = 0; r < n; r += ROOF_ROWS) // a card is faster with values that are all alike
-                dev_upload(f->d, tensor_slice(x[i], 0, r, r + ROOF_ROWS), f->block, DT_BF16);
+                dev_upload(f->d, tensor_slice(x[i], 0, r, r + ROOF_ROWS), f->b.block, DT_BF16);
         }
         us = time_of(f, (struct timed){run_product, x}, e);
         dev_arena_reset(f->arena, 0);
@@ -180,7 +176,7 @@ static int time_op(struct self *f, const struct op_case *c, struct trial_set *se
         int64_t used = (int64_t)t.used;
         tensor there = dev_tensor(f->arena, DT_U8, 1, &used);
         if (there.data) dev_upload(f->d, there, t.block, DT_U8);
-        for (int k = 0; k < t.set.n; k++) t.set.t[k] = moved(t.set.t[k], (char *)there.data - t.block);
+        for (int k = 0; k < t.set.n; k++) t.set.t[k] = trial_moved(t.set.t[k], (char *)there.data - t.block);
         r.set = &t.set;
     }
     *us = time_of(f, (struct timed){run_op, &r}, e);
@@ -196,26 +192,13 @@ static int time_op(struct self *f, const struct op_case *c, struct trial_set *se
 
 static int self_try(struct self *f, const struct op_case *c, struct err *e)
 {
-    struct trial t = {.block = f->block, .size = BLOCK, .seed = SEED};
-    trial_lay(&t, c);
-    int64_t used = (int64_t)t.used;
-    tensor there = dev_tensor(f->arena, DT_U8, 1, &used);
-    if (there.data) dev_upload(f->d, there, t.block, DT_U8);
-    struct trial_set ours = t.set;
-    for (int k = 0; k < ours.n; k++) ours.t[k] = moved(ours.t[k], (char *)there.data - t.block);
-    trial_run(f->d, f->arena, c, &ours);
-    int rc = dev_sync(f->d, e);
-    if (rc < 0) return err_wrap(e, "op_%s", c->op);
-    dev_download(f->d, f->back, DT_U8, there);
-    trial_run(f->ref, NULL, c, &t.set);
-    double worst = 0;
-    for (int k = 0; k < ours.n_out; k++) {
-        double error = trial_error(moved(ours.t[k], f->back - (char *)there.data), t.set.t[k]);
-        if (!(error <= worst)) worst = error;
-    }
+    struct trial_set ours;
+    double worst = 0, us = 0;
+    int rc = trial_on(&f->b, c, SEED, &ours, &worst, e);
+    if (rc < 0) return rc;
     bool good = worst <= trial_bound(c);
-    double us = 0;
-    fprintf(f->to, "%-15s %-4s error %8.2g of %.0e", c->op, dtype_table[c->t].name, worst, trial_bound(c));
+    fprintf(f->to, "%-15s %-4s error %8.2g of %.0e", c->op,
+            dtype_table[c->wt == DT_I8 || c->wt == DT_F8_E4M3 ? c->wt : c->t].name, worst, trial_bound(c));
     rc = time_op(f, c, &ours, &us, e);
     fprintf(f->to, "  %s\n", good ? "ok" : "WRONG");
     f->n_ops++;
@@ -226,14 +209,14 @@ static int self_try(struct self *f, const struct op_case *c, struct err *e)
 
 int selftest_run(struct dev *d, FILE *to, struct err *e)
 {
-    struct self f = {.d = d, .to = to, .block = aligned_alloc(64, BLOCK), .back = aligned_alloc(64, BLOCK)};
-    int rc = f.block && f.back ? dev_open(&f.ref, "ref", 0, e) : err_set(e, E_FATAL, "no memory for the self-test");
-    if (rc == 0) f.arena = dev_arena_new(d, "selftest", 0);
+    struct self f = {.d = d, .to = to};
+    int rc = trial_bench_open(&f.b, d, BLOCK, 0, e);
+    f.arena = f.b.arena;
     if (rc == 0) fprintf(to, "self-test of %s against the reference, seed %d\n", dev_name(d), SEED);
     if (rc == 0) {
-        struct trial values = {.block = f.block, .size = BLOCK, .seed = SEED};
+        struct trial values = {.block = f.b.block, .size = BLOCK, .seed = SEED};
         trial_tensor(&values, DT_BF16, 1, SHAPE(ROOF_ROWS, ROOF_ROWS_MAX));
-        memmove(f.block, f.block + values.run[0].at, values.run[0].bytes);
+        memmove(f.b.block, f.b.block + values.run[0].at, values.run[0].bytes);
         rc = roof_copy(&f, e);
     }
     for (enum dtype t = DT_F32; rc == 0 && t <= DT_BF16; t++) rc = roof_product(&f, t, e);
@@ -250,9 +233,6 @@ int selftest_run(struct dev *d, FILE *to, struct err *e)
     if (rc == 0 && f.n_bad > 0) rc = err_set(e, E_FATAL, "%d of %d ops are wrong on %s", f.n_bad, f.n_ops, dev_name(d));
     if (rc == 0) fprintf(to, "verdict: %s is right: %d of %d\n", dev_name(d), f.n_ops, f.n_ops);
     if (rc < 0) fprintf(to, "verdict: %s is wrong: %s\n", dev_name(d), e->text);
-    dev_arena_free(&f.arena);
-    dev_close(&f.ref);
-    free(f.block);
-    free(f.back);
+    trial_bench_close(&f.b);
     return rc;
 }

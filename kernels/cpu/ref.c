@@ -137,6 +137,7 @@ float ref_act(enum act a, float v)
 void ref_slots(struct ops *o)
 {
     ref_linear_slots(o);
+    ref_scaled_slots(o);
     ref_attention_slots(o);
     ref_norm_slots(o);
     ref_rope_slots(o);

@@ -403,12 +403,12 @@ static void attend_mma(struct dev *d, const attend_args &a, int64_t batches)
         few ? launch_mma<64, 1, false, false>(d, a, batches) : launch_mma<64, 2, false, false>(d, a, batches);
 }
 
-static void attend(struct dev *d, attend_args a, enum dtype t, int64_t batches)
+template <bool TENSOR> static void attend(struct dev *d, attend_args a, enum dtype t, int64_t batches)
 {
     if (a.nq == 0 || a.nh == 0 || batches == 0) return;
     if (a.scale == 0) a.scale = (float)(1 / sqrt((double)a.d));
     a.scale2 = a.scale * LOG2E;
-    if (fits_tensor_cores(a, t)) {
+    if (TENSOR && fits_tensor_cores(a, t)) {
         attend_mma(d, a, batches);
         return;
     }
@@ -439,21 +439,22 @@ static attend_args args_of(tensor q, tensor k, tensor v, struct attn n)
     return a;
 }
 
-static void cuda_attention(struct dev *d, tensor y, tensor q, tensor k, tensor v, struct attn n)
+template <bool TENSOR> static void cuda_attention(struct dev *d, tensor y, tensor q, tensor k, tensor v, struct attn n)
 {
     attend_args a = args_of(q, k, v, n);
     a.y = y.data;
     steps_of(a.y_step, y);
-    attend(d, a, q.dtype, q.shape[0]);
+    attend<TENSOR>(d, a, q.dtype, q.shape[0]);
 }
 
+template <bool TENSOR>
 static void cuda_attention_more(struct dev *d, tensor sum, tensor state, tensor q, tensor k, tensor v, struct attn n,
                                 bool first)
 {
     attend_args a = args_of(q, k, v, n);
     a.sum = (float *)sum.data, a.state = (float *)state.data;
     a.first = first;
-    attend(d, a, q.dtype, q.shape[0]);
+    attend<TENSOR>(d, a, q.dtype, q.shape[0]);
 }
 
 static void cuda_attention_done(struct dev *d, tensor y, tensor sum, tensor state)
@@ -464,6 +465,7 @@ static void cuda_attention_done(struct dev *d, tensor y, tensor sum, tensor stat
                       (const float *)state.data, sum.shape[3], count));
 }
 
+template <bool TENSOR>
 static void cuda_attention_map(struct dev *d, tensor map, tensor q, tensor k, tensor mask, bool published)
 {
     enum { COLUMNS = 8 }; // TENSOR_DIMS classes at most
@@ -484,17 +486,32 @@ static void cuda_attention_map(struct dev *d, tensor map, tensor q, tensor k, te
     WITH_FLOAT(q.dtype, T, {
         LAUNCH(d, mask_kernel<T>, blocks_for(s * COLUMNS, THREADS), THREADS, 0, (T *)v.data, m, classes, s,
                (int)COLUMNS);
-        attend(d, a, q.dtype, 1);
+        attend<TENSOR>(d, a, q.dtype, 1);
         const dim3 blocks(blocks_for(n, THREADS), (unsigned)classes);
         LAUNCH(d, map_kernel<T>, blocks, THREADS, THREADS / 32 * sizeof(float), (float *)map.data, map.stride[0], sum,
                a.state, m, n, (int)nh, (int)COLUMNS, s, published);
     });
 }
 
-void cuda_attention_slots(struct ops *o)
+template <bool TENSOR> static void fill(struct ops *o)
 {
-    o->attention = cuda_attention;
-    o->attention_more = cuda_attention_more;
-    o->attention_done = cuda_attention_done;
-    o->attention_map = cuda_attention_map;
+    o->attention = cuda_attention<TENSOR>;
+    o->attention_more = cuda_attention_more<TENSOR>;
+    o->attention_map = cuda_attention_map<TENSOR>;
 }
+
+static const struct op_case cases[] = {
+    {.op = "attention", .s = {1, 70, 1, 70, 128, 128}, .t = DT_BF16, .how = HOW_MILD},
+    {.op = "attention", .s = {1, 10, 2, 33, 64, 64}, .t = DT_BF16, .how = HOW_MILD | HOW_BIAS},
+    {.op = "attention", .s = {1, 5, 2, 33, 64, 64}, .t = DT_F32},
+    {.op = "attention_more", .s = {1, 20, 1, 70, 128, 128}, .t = DT_BF16, .how = HOW_MILD},
+    {.op = "attention_map", .s = {20, 2, 64, 35, 3}, .t = DT_BF16},
+};
+
+const struct op_variant cuda_attention_variants[] = {
+    {"attention", "mma.sync", 80, 0, fill<true>, cases, sizeof cases / sizeof *cases},
+    {"attention", "plain", 80, 0, fill<false>, cases, sizeof cases / sizeof *cases},
+};
+const int n_cuda_attention_variants = sizeof cuda_attention_variants / sizeof *cuda_attention_variants;
+
+void cuda_attention_slots(struct ops *o) { o->attention_done = cuda_attention_done; }

@@ -4,7 +4,7 @@
 #define KERNELS_CUDA_COMMON_CUH
 
 extern "C" {
-#include "kernels/table.h"
+#include "kernels/variants.h"
 }
 
 #include <cuda_runtime.h>
@@ -13,7 +13,16 @@ extern "C" {
 
 // ---- the device's state, for launchers
 
-enum cuda_scratch { SCRATCH_X, SCRATCH_Y, SCRATCH_W, SCRATCH_BIAS, SCRATCH_PART, SCRATCH_COUNT };
+enum cuda_scratch {
+    SCRATCH_X,
+    SCRATCH_Y,
+    SCRATCH_W,
+    SCRATCH_BIAS,
+    SCRATCH_PART,
+    SCRATCH_FACTOR,
+    SCRATCH_SUM,
+    SCRATCH_COUNT
+};
 
 // Pinned memory through which bytes cross: the next piece is written while the last one is under way.
 enum { CARRIERS = 2 };
@@ -24,7 +33,7 @@ struct cuda_stage {
 
 struct gemm_cache;
 struct cuda {
-    int card;
+    int card, arch; // arch: 10 major + minor
     cudaStream_t stream;
     cudaStream_t fetch; // carries blocks of weights beside the ops
     cudaEvent_t used;   // what the ops before a fetch still read
@@ -55,7 +64,11 @@ void *cuda_dense(struct dev *d, tensor x, enum dtype t, enum cuda_scratch slot);
 enum { VECTORS = 5 };
 const float *cuda_vector(struct dev *d, tensor v, int which);
 
-void cuda_linear_slots(struct ops *o);
+// Ops that have several ways, the preferred ones first.
+extern const struct op_variant cuda_linear_variants[], cuda_scaled_variants[], cuda_attention_variants[],
+    cuda_conv_variants[];
+extern const int n_cuda_linear_variants, n_cuda_scaled_variants, n_cuda_attention_variants, n_cuda_conv_variants;
+// The others.
 void cuda_linear_close(struct dev *d);
 void cuda_attention_slots(struct ops *o);
 void cuda_norm_slots(struct ops *o);

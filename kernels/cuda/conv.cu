@@ -267,6 +267,7 @@ static const void *packed_of(struct dev *d, tensor w, int parts)
     return to;
 }
 
+template <bool TENSOR>
 static void cuda_conv(struct dev *d, tensor y, tensor x, tensor w, tensor b, struct conv c, enum act act)
 {
     conv_args a = {};
@@ -282,7 +283,7 @@ static void cuda_conv(struct dev *d, tensor y, tensor x, tensor w, tensor b, str
     if (a.positions * a.co == 0) return;
     const dim3 blocks(blocks_for(a.positions, TM), blocks_for(a.co, TN));
     const int shared = (int)STAGES * STAGE_BYTES;
-    bool whole = a.groups == 1 && tensor_count(x) > 0 && tensor_count(w) > 0;
+    bool whole = TENSOR && a.groups == 1 && tensor_count(x) > 0 && tensor_count(w) > 0;
     a.ci_pad = up(a.ci, TK);
     // Not where nearly all of the product would be padding.
     bool worth = (int64_t)a.ci * a.co * 24 > (int64_t)a.ci_pad * up(a.co, TN);
@@ -319,9 +320,21 @@ static void cuda_upsample2(struct dev *d, tensor y, tensor x)
         upsample<uint32_t>(d, y, x, y.shape[3]);
 }
 
+template <bool TENSOR> static void fill(struct ops *o) { o->conv = cuda_conv<TENSOR>; }
+
+static const struct op_case cases[] = {
+    {.op = "conv", .s = {2, 5, 6, 16, 24, 3, 3, 3, 1, 1, 1, 2, 1}, .t = DT_BF16, .how = HOW_BIAS | HOW_PACKED},
+    {.op = "conv", .s = {1, 6, 7, 16, 20, 1, 3, 3, 1, 2, 2, 3, 1}, .t = DT_F32, .how = HOW_BIAS | HOW_PACKED},
+};
+
+const struct op_variant cuda_conv_variants[] = {
+    {"conv", "mma.sync", 80, 0, fill<true>, cases, sizeof cases / sizeof *cases},
+    {"conv", "plain", 80, 0, fill<false>, cases, sizeof cases / sizeof *cases},
+};
+const int n_cuda_conv_variants = sizeof cuda_conv_variants / sizeof *cuda_conv_variants;
+
 void cuda_conv_slots(struct ops *o)
 {
     o->pack = cuda_pack;
-    o->conv = cuda_conv;
     o->upsample2 = cuda_upsample2;
 }

@@ -419,6 +419,7 @@ static int no_card(cudaError_t code, struct err *e)
 static int card_open(struct cuda *c, char *name, size_t n, int which, struct err *e)
 {
     int cards = 0;
+    cudaGetLastError(); // what an earlier try left is not this one's
     cudaError_t code = cudaGetDeviceCount(&cards);
     if (code != cudaSuccess || cards == 0) return no_card(code, e);
     if (which >= cards)
@@ -439,7 +440,25 @@ static int card_open(struct cuda *c, char *name, size_t n, int which, struct err
     if (code == cudaSuccess) code = streams_open(c);
     if (code != cudaSuccess)
         return err_set(e, E_FATAL, "card %d, %s, does not work: %s", c->card, p.name, cudaGetErrorString(code));
+    c->arch = 10 * p.major + p.minor;
     snprintf(name, n, "cuda sm_%d%d %s", p.major, p.minor, p.name); // not its number: a class, not a place
+    return 0;
+}
+
+// Ops with several ways take theirs.
+static int settle(struct dev *d, int arch, struct err *e)
+{
+    const struct {
+        const struct op_variant *list;
+        int n;
+    } lists[] = {{cuda_linear_variants, n_cuda_linear_variants},
+                 {cuda_scaled_variants, n_cuda_scaled_variants},
+                 {cuda_attention_variants, n_cuda_attention_variants},
+                 {cuda_conv_variants, n_cuda_conv_variants}};
+    for (const auto &l : lists) {
+        int rc = variants_settle(d, arch, l.list, l.n, e);
+        if (rc < 0) return rc;
+    }
     return 0;
 }
 
@@ -464,7 +483,6 @@ extern "C" int cuda_open(struct dev *d, int which, struct err *e)
     int rc = card_open(c, d->name, sizeof d->name, which, e);
     if (rc < 0) return rc;
     d->stream = c->stream;
-    cuda_linear_slots(&d->ops);
     cuda_attention_slots(&d->ops);
     cuda_norm_slots(&d->ops);
     cuda_rope_slots(&d->ops);
@@ -472,5 +490,6 @@ extern "C" int cuda_open(struct dev *d, int which, struct err *e)
     cuda_layout_slots(&d->ops);
     cuda_pointwise_slots(&d->ops);
     cuda_pixels_slots(&d->ops);
-    return 0;
+    d->quantised = true;
+    return settle(d, c->arch, e);
 }

@@ -8,7 +8,7 @@
 // The first time a shape comes, the library's candidates are timed on the call's own buffers. Taken is the fastest
 // whose result has the same bytes as the first one's: the choice may then differ from card to card of one kind, and the
 // film does not. Where the library has no way (widths of 0, say), one tile kernel of our own does it.
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/gemm.cuh"
 
 #include <cublasLt.h>
 #include <stdio.h>
@@ -17,12 +17,6 @@
 
 enum { TILE = 16, THREADS = 256, CANDIDATES = 8, TIMED = 5, SHAPES = 256 };
 enum : int64_t { WORKSPACE = int64_t(32) << 20, SAMPLE = int64_t(64) << 20 };
-
-struct gemm_shape {
-    int64_t m, n, k, ldx, ldy; // y [m, n]
-    enum dtype dtype;
-    int epilogue;
-};
 
 struct gemm_choice {
     struct gemm_shape shape;
@@ -35,12 +29,6 @@ struct gemm_cache {
     void *workspace;
     struct gemm_choice choices[SHAPES]; // a ring
     int64_t n;
-};
-
-struct gemm {
-    struct gemm_shape s;
-    const void *x, *w, *bias;
-    void *y;
 };
 
 // What a call of the library needs, made for one product.
@@ -126,24 +114,51 @@ static void words_close(struct gemm_words *v)
     if (v->wish) cublasLtMatmulPreferenceDestroy(v->wish);
 }
 
+static cudaDataType type_of(enum dtype t)
+{
+    switch (t) {
+    case DT_BF16:
+        return CUDA_R_16BF;
+    case DT_F8_E4M3:
+        return CUDA_R_8F_E4M3;
+    case DT_I8:
+        return CUDA_R_8I;
+    case DT_I32:
+        return CUDA_R_32I;
+    default:
+        return CUDA_R_32F;
+    }
+}
+
 static bool words_open(struct dev *d, struct gemm_words *v, const struct gemm *g)
 {
     *v = {};
-    cudaDataType type = g->s.dtype == DT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    bool whole = g->s.in == DT_I8;
+    cudaDataType in = type_of(g->s.in), out = type_of(g->s.out);
+    int32_t factors = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
     cublasOperation_t turned = CUBLAS_OP_T;
     cublasLtEpilogue_t epilogue = (cublasLtEpilogue_t)g->s.epilogue;
     size_t workspace = (size_t)WORKSPACE;
     uint64_t m = (uint64_t)g->s.m, n = (uint64_t)g->s.n, k = (uint64_t)g->s.k;
-    bool ok = lt_ok(d, cublasLtMatmulDescCreate(&v->product, CUBLAS_COMPUTE_32F, CUDA_R_32F), "product");
+    bool ok = lt_ok(d,
+                    cublasLtMatmulDescCreate(&v->product, whole ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
+                                             whole ? CUDA_R_32I : CUDA_R_32F),
+                    "product");
 #define SET(attribute, value)                                                                                          \
     ok = ok && lt_ok(d, cublasLtMatmulDescSetAttribute(v->product, attribute, &value, sizeof value), #attribute)
     SET(CUBLASLT_MATMUL_DESC_TRANSA, turned);
     SET(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
     if (g->bias) SET(CUBLASLT_MATMUL_DESC_BIAS_POINTER, g->bias);
+    if (g->s.scaled) { // the library's A is our w
+        SET(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, factors);
+        SET(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, factors);
+        SET(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, g->w_scale);
+        SET(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, g->x_scale);
+    }
 #undef SET
-    ok = ok && lt_ok(d, cublasLtMatrixLayoutCreate(&v->w, type, k, n, (int64_t)k), "weight");
-    ok = ok && lt_ok(d, cublasLtMatrixLayoutCreate(&v->x, type, k, m, g->s.ldx), "input");
-    ok = ok && lt_ok(d, cublasLtMatrixLayoutCreate(&v->y, type, n, m, g->s.ldy), "output");
+    ok = ok && lt_ok(d, cublasLtMatrixLayoutCreate(&v->w, in, k, n, (int64_t)k), "weight");
+    ok = ok && lt_ok(d, cublasLtMatrixLayoutCreate(&v->x, in, k, m, g->s.ldx), "input");
+    ok = ok && lt_ok(d, cublasLtMatrixLayoutCreate(&v->y, out, n, m, g->s.ldy), "output");
     ok = ok && lt_ok(d, cublasLtMatmulPreferenceCreate(&v->wish), "preference");
     return ok && lt_ok(d,
                        cublasLtMatmulPreferenceSetAttribute(v->wish, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
@@ -156,7 +171,10 @@ static bool run(struct dev *d, const struct gemm_words *v, const struct gemm *g,
 {
     struct gemm_cache *c = cuda_of(d)->gemm;
     const float one = 1, zero = 0;
-    cublasStatus_t code = cublasLtMatmul(c->lt, v->product, &one, g->w, v->w, g->x, v->x, &zero, y, v->y, y, v->y, algo,
+    const int one_whole = 1, zero_whole = 0;
+    bool whole = g->s.in == DT_I8;
+    cublasStatus_t code = cublasLtMatmul(c->lt, v->product, whole ? (const void *)&one_whole : &one, g->w, v->w, g->x,
+                                         v->x, whole ? (const void *)&zero_whole : &zero, y, v->y, y, v->y, algo,
                                          c->workspace, (size_t)WORKSPACE, cuda_stream(d));
     cuda_of(d)->launches++;
     cuda_of(d)->n_enqueued++;
@@ -183,7 +201,7 @@ static float time_of(struct dev *d, const struct gemm_words *v, const struct gem
 // Whether `other` holds the bytes of g->y; both dense.
 static bool same_bytes(struct dev *d, const struct gemm *g, const void *other)
 {
-    int64_t n = g->s.m * g->s.n * dtype_size(g->s.dtype) / 4;
+    int64_t n = g->s.m * g->s.n * dtype_size(g->s.out) / 4;
     int *flag = (int *)cuda_scratch_of(d, SCRATCH_PART, sizeof *flag), differs = 1;
     if (!flag || !cuda_check(d, cudaMemsetAsync(flag, 0, sizeof *flag, cuda_stream(d)), "comparing")) return false;
     LAUNCH(d, same_kernel, blocks_for(n, THREADS), THREADS, 0, flag, (const uint32_t *)g->y, (const uint32_t *)other,
@@ -205,7 +223,7 @@ static void choose(struct dev *d, const struct gemm_words *v, const struct gemm 
     choice->found = code == CUBLAS_STATUS_SUCCESS && n > 0;
     if (!choice->found) return;
     choice->algo = found[0].algo;
-    int64_t bytes = g->s.m * g->s.n * dtype_size(g->s.dtype);
+    int64_t bytes = g->s.m * g->s.n * dtype_size(g->s.out);
     if (n == 1 || bytes > SAMPLE || bytes % 4 != 0 || g->s.ldy != g->s.n) return;
     void *other = cuda_scratch_of(d, SCRATCH_Y, bytes);
     float best = other ? time_of(d, v, g, &found[0].algo, g->y) : 0;
@@ -227,9 +245,20 @@ static const struct gemm_choice *choice_of(struct dev *d, const struct gemm_word
     return choice;
 }
 
+bool cuda_product(struct dev *d, const struct gemm *g)
+{
+    if (d->fault.code < 0 || !cache_of(d)) return true;
+    struct gemm_words v;
+    const struct gemm_choice *choice = words_open(d, &v, g) ? choice_of(d, &v, g) : NULL;
+    bool found = choice && choice->found;
+    if (found) run(d, &v, g, &choice->algo, g->y);
+    words_close(&v);
+    return found || d->fault.code < 0;
+}
+
 // ---- launchers
 
-static int epilogue_of(bool bias, enum act act)
+int cuda_epilogue_of(bool bias, enum act act)
 {
     if (act == ACT_GELU_TANH) return bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
     if (act == ACT_RELU) return bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
@@ -237,7 +266,7 @@ static int epilogue_of(bool bias, enum act act)
 }
 
 // 16-byte aligned, as the library asks of a bias.
-static const void *bias_of(struct dev *d, tensor b, enum dtype t)
+const void *cuda_bias_of(struct dev *d, tensor b, enum dtype t)
 {
     if (tensor_is_none(b)) return NULL;
     if (b.dtype == t && tensor_is_contiguous(b) && (uintptr_t)b.data % 16 == 0) return b.data;
@@ -247,7 +276,7 @@ static const void *bias_of(struct dev *d, tensor b, enum dtype t)
 }
 
 // Rows one fixed stride apart, as the library takes them: `step` elements.
-static bool even_rows(tensor t, int64_t *step)
+bool cuda_even_rows(tensor t, int64_t *step)
 {
     rows r = rows_of(t, 1);
     *step = r.n == 0 ? t.shape[t.n - 1] : r.step[0] / dtype_size(t.dtype);
@@ -261,43 +290,55 @@ static bool by_library(struct dev *d, tensor y, tensor x, tensor w, tensor b, en
     memset(&g, 0, sizeof g); // compared as bytes
     enum dtype t = x.dtype == DT_BF16 && w.dtype == DT_BF16 ? DT_BF16 : DT_F32;
     g.s.m = rows_of(x, 1).count, g.s.n = w.shape[0], g.s.k = w.shape[1];
-    g.s.dtype = t;
-    bool x_fits = even_rows(x, &g.s.ldx), y_fits = even_rows(y, &g.s.ldy) && y.dtype == t;
+    g.s.in = g.s.out = t;
+    bool x_fits = cuda_even_rows(x, &g.s.ldx), y_fits = cuda_even_rows(y, &g.s.ldy) && y.dtype == t;
     g.x = x_fits && x.dtype == t ? x.data : cuda_dense(d, x, t, SCRATCH_X);
     if (g.x != x.data) g.s.ldx = g.s.k;
     g.w = cuda_dense(d, w, t, SCRATCH_W);
-    g.bias = bias_of(d, b, t);
-    g.s.epilogue = epilogue_of(g.bias, act);
+    g.bias = cuda_bias_of(d, b, t);
+    g.s.epilogue = cuda_epilogue_of(g.bias, act);
     tensor dense = tensor_of(y.data, t, y.n, y.shape);
     if (!y_fits) {
         dense.data = cuda_scratch_of(d, SCRATCH_Y, tensor_bytes(dense));
         g.s.ldy = g.s.n;
     }
     g.y = dense.data;
-    if (d->fault.code < 0) return true;
-    struct gemm_words v;
-    const struct gemm_choice *choice = words_open(d, &v, &g) ? choice_of(d, &v, &g) : NULL;
-    if (choice && choice->found) run(d, &v, &g, &choice->algo, g.y);
-    words_close(&v);
-    if (d->fault.code < 0 || !choice) return true;
-    if (choice->found && !y_fits) d->ops.copy(d, y, dense);
-    return choice->found;
+    bool done = cuda_product(d, &g);
+    if (done && d->fault.code == 0 && !y_fits) d->ops.copy(d, y, dense);
+    return done;
 }
 
-static void cuda_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, enum act act)
+void cuda_act_rows(struct dev *d, tensor y, enum act act)
+{
+    rows r = rows_of(y, 1);
+    int64_t n = y.shape[y.n - 1];
+    WITH_FLOAT(y.dtype, T, LAUNCH(d, act_rows_kernel<T>, blocks_for(r.count * n, THREADS), THREADS, 0, r, n, (int)act));
+}
+
+template <bool LIBRARY> static void cuda_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, enum act act)
 {
     rows yr = rows_of(y, 1);
     int64_t n = w.shape[0], k = w.shape[1];
     if (yr.count == 0 || n == 0) return;
-    bool inside = act == ACT_NONE || act == ACT_GELU_TANH || act == ACT_RELU;
-    if (k == 0 || !cache_of(d) || !by_library(d, y, x, w, b, act)) {
-        const dim3 blocks(blocks_for(yr.count, TILE), blocks_for(n, TILE));
-        WITH_FLOAT(x.dtype, T,
-                   LAUNCH(d, linear_kernel<T>, blocks, THREADS, 2 * TILE * TILE * sizeof(float), yr, rows_of(x, 1),
-                          w.data, (int)w.dtype, vec_of(b), n, k, (int)act));
-    } else if (!inside)
-        WITH_FLOAT(y.dtype, T,
-                   LAUNCH(d, act_rows_kernel<T>, blocks_for(yr.count * n, THREADS), THREADS, 0, yr, n, (int)act));
+    if (LIBRARY && k > 0 && by_library(d, y, x, w, b, act)) {
+        if (!act_is_inside(act)) cuda_act_rows(d, y, act);
+        return;
+    }
+    const dim3 blocks(blocks_for(yr.count, TILE), blocks_for(n, TILE));
+    WITH_FLOAT(x.dtype, T,
+               LAUNCH(d, linear_kernel<T>, blocks, THREADS, 2 * TILE * TILE * sizeof(float), yr, rows_of(x, 1), w.data,
+                      (int)w.dtype, vec_of(b), n, k, (int)act));
 }
 
-void cuda_linear_slots(struct ops *o) { o->linear = cuda_linear; }
+template <bool LIBRARY> static void fill(struct ops *o) { o->linear = cuda_linear<LIBRARY>; }
+
+static const struct op_case cases[] = {
+    {.op = "linear", .s = {5, 32, 64}, .t = DT_BF16, .act = ACT_GELU_TANH, .how = HOW_BIAS},
+    {.op = "linear", .s = {5, 24, 40}, .t = DT_F32, .act = ACT_SILU, .how = HOW_BIAS},
+};
+
+const struct op_variant cuda_linear_variants[] = {
+    {"linear", "cublaslt", 80, 0, fill<true>, cases, sizeof cases / sizeof *cases},
+    {"linear", "tiles", 80, 0, fill<false>, cases, sizeof cases / sizeof *cases},
+};
+const int n_cuda_linear_variants = sizeof cuda_linear_variants / sizeof *cuda_linear_variants;

@@ -2,7 +2,8 @@
 //
 // It offers two candidates for every product that the real library would take: in the second, the sum runs backwards,
 // so its bytes differ now and then, as those of another tile order do. All of a matrix must be handed-out memory, and
-// all that is read must have been written.
+// all that is read must have been written. Products of bytes it knows from the architecture on that does, and factors
+// of rows and columns on sm_90 alone; what it does not know has no candidate.
 #include "tests/gpusim/parts.h"
 
 #include <cublasLt.h>
@@ -17,7 +18,9 @@ struct sim_lt {
 struct sim_lt_product {
     cublasOperation_t turn_a;
     cublasLtEpilogue_t epilogue;
-    const void *bias;
+    const void *bias, *scale[2]; // of a, of b
+    int32_t scale_mode[2];
+    bool whole; // numbers
 };
 struct sim_lt_layout {
     cudaDataType type;
@@ -41,8 +44,9 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t lt)
 
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *p, cublasComputeType_t compute, cudaDataType scale)
 {
-    if (compute != CUBLAS_COMPUTE_32F || scale != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
-    *p = new sim_lt_product{CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr};
+    bool whole = compute == CUBLAS_COMPUTE_32I;
+    if (scale != (whole ? CUDA_R_32I : CUDA_R_32F)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    *p = new sim_lt_product{CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr, {}, {}, whole};
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -55,11 +59,21 @@ cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t p)
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t p, cublasLtMatmulDescAttributes_t which,
                                               const void *value, size_t size)
 {
-    void *to = which == CUBLASLT_MATMUL_DESC_TRANSA     ? (void *)&p->turn_a
-               : which == CUBLASLT_MATMUL_DESC_EPILOGUE ? (void *)&p->epilogue
-                                                        : (void *)&p->bias;
-    size_t wanted = which == CUBLASLT_MATMUL_DESC_BIAS_POINTER ? sizeof p->bias : 4;
-    if (size != wanted) return CUBLAS_STATUS_INVALID_VALUE;
+    const struct {
+        cublasLtMatmulDescAttributes_t which;
+        void *at;
+        size_t size;
+    } known[] = {{CUBLASLT_MATMUL_DESC_TRANSA, &p->turn_a, 4},
+                 {CUBLASLT_MATMUL_DESC_EPILOGUE, &p->epilogue, 4},
+                 {CUBLASLT_MATMUL_DESC_BIAS_POINTER, &p->bias, sizeof p->bias},
+                 {CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &p->scale[0], sizeof p->bias},
+                 {CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &p->scale[1], sizeof p->bias},
+                 {CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &p->scale_mode[0], 4},
+                 {CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &p->scale_mode[1], 4}};
+    void *to = nullptr;
+    for (const auto &k : known)
+        if (k.which == which && k.size == size) to = k.at;
+    if (!to) return CUBLAS_STATUS_INVALID_VALUE;
     memcpy(to, value, size);
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -67,8 +81,7 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t p, cublasLtMa
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *l, cudaDataType type, uint64_t rows, uint64_t cols,
                                           int64_t ld)
 {
-    if ((type != CUDA_R_32F && type != CUDA_R_16BF) || rows == 0 || cols == 0 || ld < (int64_t)rows)
-        return CUBLAS_STATUS_INVALID_VALUE;
+    if (rows == 0 || cols == 0 || ld < (int64_t)rows) return CUBLAS_STATUS_INVALID_VALUE;
     *l = new sim_lt_layout{type, (int64_t)rows, (int64_t)cols, ld};
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -99,7 +112,30 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t w
     return CUBLAS_STATUS_SUCCESS;
 }
 
-static int size_of(cudaDataType t) { return t == CUDA_R_32F ? 4 : 2; }
+static int size_of(cudaDataType t) { return t == CUDA_R_32F || t == CUDA_R_32I ? 4 : t == CUDA_R_16BF ? 2 : 1; }
+
+// Whether there is such a product on this card.
+static bool is_known(const sim_lt_product *p, const sim_lt_layout *a, const sim_lt_layout *b, const sim_lt_layout *d)
+{
+    bool plain = p->epilogue == CUBLASLT_EPILOGUE_DEFAULT, rows = p->scale_mode[0] != 0 || p->scale_mode[1] != 0;
+    if (a->type != b->type || p->whole != (a->type == CUDA_R_8I)) return false;
+    switch (a->type) {
+    case CUDA_R_32F:
+        return d->type == CUDA_R_32F && !rows;
+    case CUDA_R_16BF:
+        return (d->type == CUDA_R_16BF || (d->type == CUDA_R_32F && plain)) && !rows;
+    case CUDA_R_8I:
+        return d->type == CUDA_R_32I && plain && !rows && a->ld % 4 == 0 && b->ld % 4 == 0 && a->rows % 4 == 0;
+    case CUDA_R_8F_E4M3:
+        if (rows && (sim_card_arch() != 90 || p->scale_mode[0] != CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F ||
+                     p->scale_mode[1] != CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F || !p->scale[0] || !p->scale[1]))
+            return false;
+        return sim_card_arch() >= 89 && (d->type == CUDA_R_16BF || (d->type == CUDA_R_32F && plain)) &&
+               a->ld % 16 == 0 && b->ld % 16 == 0 && a->rows % 16 == 0 && d->rows % 16 == 0;
+    default:
+        return false;
+    }
+}
 
 // What the real library checks of a product, whatever the addresses.
 static bool fits(const sim_lt *lt, const sim_lt_product *p, const sim_lt_layout *a, const sim_lt_layout *b,
@@ -107,8 +143,8 @@ static bool fits(const sim_lt *lt, const sim_lt_product *p, const sim_lt_layout 
 {
     bool with_bias = (p->epilogue & CUBLASLT_EPILOGUE_BIAS) != 0;
     int64_t m = p->turn_a == CUBLAS_OP_T ? a->cols : a->rows, k = p->turn_a == CUBLAS_OP_T ? a->rows : a->cols;
-    return lt->magic == MAGIC && a->type == b->type && b->type == d->type && m == d->rows && b->cols == d->cols &&
-           k == b->rows && (!with_bias || (p->bias && (uintptr_t)p->bias % 16 == 0));
+    return lt->magic == MAGIC && m == d->rows && b->cols == d->cols && k == b->rows &&
+           (!with_bias || (p->bias && (uintptr_t)p->bias % 16 == 0));
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t lt, cublasLtMatmulDesc_t p, cublasLtMatrixLayout_t a,
@@ -118,6 +154,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t lt, cublasLtMatmu
 {
     *n_found = 0;
     if (!fits(lt, p, a, b, d) || n_wanted < 1) return CUBLAS_STATUS_INVALID_VALUE;
+    if (!is_known(p, a, b, d)) return CUBLAS_STATUS_NOT_SUPPORTED;
     for (int i = 0; i < 2 && i < n_wanted; i++) {
         found[i] = {};
         found[i].algo.data[0] = MAGIC;
@@ -128,6 +165,25 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t lt, cublasLtMatmu
     return CUBLAS_STATUS_SUCCESS;
 }
 
+static float element(cudaDataType t, const void *p, int64_t i)
+{
+    return t == CUDA_R_32F       ? ((const float *)p)[i]
+           : t == CUDA_R_16BF    ? bf16_to_f32(((const uint16_t *)p)[i])
+           : t == CUDA_R_8F_E4M3 ? f8_e4m3_to_f32(((const uint8_t *)p)[i])
+                                 : (float)((const int8_t *)p)[i];
+}
+
+// n factors, or ones; empty after a fault.
+static std::vector<float> factors(const void *p, int64_t n)
+{
+    std::vector<float> v((size_t)n, 1.f);
+    if (!p) return v;
+    const float *at = (const float *)sim_host_read(p, n * 4, "cublasLtMatmul reads");
+    if (!at) return {};
+    for (int64_t i = 0; i < n; i++) v[(size_t)i] = at[i];
+    return v;
+}
+
 // A matrix as F32, column after column; empty after a fault.
 static std::vector<float> matrix(const void *p, const sim_lt_layout *l)
 {
@@ -136,9 +192,7 @@ static std::vector<float> matrix(const void *p, const sim_lt_layout *l)
         const char *at = (const char *)p + c * l->ld * size_of(l->type);
         const void *col = sim_host_read(at, l->rows * size_of(l->type), "cublasLtMatmul reads");
         if (!col) return {};
-        for (int64_t r = 0; r < l->rows; r++)
-            v[(size_t)(c * l->rows + r)] =
-                l->type == CUDA_R_32F ? ((const float *)col)[r] : bf16_to_f32(((const uint16_t *)col)[r]);
+        for (int64_t r = 0; r < l->rows; r++) v[(size_t)(c * l->rows + r)] = element(l->type, col, r);
     }
     return v;
 }
@@ -158,15 +212,25 @@ static float dot(const float *a, const float *b, int64_t k, bool backwards)
     return sum;
 }
 
+static int dot_whole(const float *a, const float *b, int64_t k)
+{
+    int sum = 0;
+    for (int64_t i = 0; i < k; i++) sum += (int)a[i] * (int)b[i];
+    return sum;
+}
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t p, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb, const void *beta,
                               const void *, cublasLtMatrixLayout_t, void *d, cublasLtMatrixLayout_t ld,
                               const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_size, cudaStream_t s)
 {
     if (sim_fault_text()[0]) return CUBLAS_STATUS_EXECUTION_FAILED;
-    if (!fits(lt, p, la, lb, ld) || *(const float *)alpha != 1 || *(const float *)beta != 0 || !s ||
-        p->turn_a != CUBLAS_OP_T || algo->data[0] != MAGIC || !sim_is_device(workspace) || workspace_size == 0 ||
-        (uintptr_t)a % (uintptr_t)size_of(la->type) != 0)
+    bool unit = p->whole ? *(const int *)alpha == 1 && *(const int *)beta == 0
+                         : *(const float *)alpha == 1 && *(const float *)beta == 0;
+    if (!fits(lt, p, la, lb, ld) || !is_known(p, la, lb, ld) || !unit || !s || p->turn_a != CUBLAS_OP_T ||
+        algo->data[0] != MAGIC || !sim_is_device(workspace) || workspace_size == 0 ||
+        (uintptr_t)a % (uintptr_t)size_of(la->type) != 0 ||
+        (size_of(la->type) == 1 && ((uintptr_t)a % 16 != 0 || (uintptr_t)b % 16 != 0)))
         return CUBLAS_STATUS_INVALID_VALUE;
     sim_catch_up(s);
     std::vector<float> av = matrix(a, la), bv = matrix(b, lb), bias;
@@ -175,7 +239,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t p, const
         bias = matrix(p->bias, &column);
         if (bias.empty()) return CUBLAS_STATUS_EXECUTION_FAILED;
     }
-    if (av.empty() || bv.empty()) return CUBLAS_STATUS_EXECUTION_FAILED;
+    std::vector<float> fa = factors(p->scale[0], ld->rows), fb = factors(p->scale[1], ld->cols);
+    if (av.empty() || bv.empty() || fa.empty() || fb.empty()) return CUBLAS_STATUS_EXECUTION_FAILED;
     sim_counting()->launches++;
     for (int64_t c = 0; c < ld->cols; c++) {
         void *col = sim_host_write((char *)d + c * ld->ld * size_of(ld->type), ld->rows * size_of(ld->type),
@@ -183,9 +248,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t p, const
         if (!col) return CUBLAS_STATUS_EXECUTION_FAILED;
         for (int64_t r = 0; r < ld->rows; r++) {
             float v = dot(&av[(size_t)(r * la->rows)], &bv[(size_t)(c * lb->rows)], la->rows, algo->data[1] != 0);
-            v = finish(p->epilogue, v + (bias.empty() ? 0 : bias[(size_t)r]));
+            v = finish(p->epilogue, v * fa[(size_t)r] * fb[(size_t)c] + (bias.empty() ? 0 : bias[(size_t)r]));
             if (ld->type == CUDA_R_32F)
                 ((float *)col)[r] = v;
+            else if (ld->type == CUDA_R_32I)
+                ((int *)col)[r] = dot_whole(&av[(size_t)(r * la->rows)], &bv[(size_t)(c * lb->rows)], la->rows);
             else
                 ((uint16_t *)col)[r] = f32_to_bf16(v);
         }

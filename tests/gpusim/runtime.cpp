@@ -29,21 +29,22 @@ struct sim_event {
 };
 
 static struct {
-    int cards, major, chosen, version;
+    int cards, arch, chosen, version;
     int64_t total, mapped;
     cudaError_t last;
     std::map<void *, int64_t> blocks;                       // of cudaMalloc
     std::map<void *, int64_t> pinned;                       // of cudaHostAlloc
     std::map<CUmemGenericAllocationHandle, int64_t> chunks; // of cuMemCreate
     CUmemGenericAllocationHandle next;
-} driver = {.cards = 1, .major = 8, .version = RUNTIME, .total = int64_t(16) << 30, .next = 1};
+} driver = {.cards = 1, .arch = 80, .version = RUNTIME, .total = int64_t(16) << 30, .next = 1};
 
-void sim_cards(int n, int major)
+void sim_cards(int n, int arch)
 {
     driver.cards = n;
-    driver.major = major;
+    driver.arch = arch;
 }
 
+int sim_card_arch(void) { return driver.arch; }
 int sim_card_chosen(void) { return driver.chosen; }
 void sim_driver(int version) { driver.version = version; }
 void sim_card_bytes(int64_t n) { driver.total = n; }
@@ -87,7 +88,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int card)
     if (card < 0 || card >= driver.cards) return said(cudaErrorInvalidDevice);
     *p = {};
     snprintf(p->name, sizeof p->name, "gpusim");
-    p->major = driver.major;
+    p->major = driver.arch / 10;
+    p->minor = driver.arch % 10;
     p->multiProcessorCount = 4;
     p->totalGlobalMem = (size_t)driver.total;
     return said(cudaSuccess);
@@ -96,7 +98,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int card)
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *kernel)
 {
     if (!kernel) return said(cudaErrorInvalidValue);
-    if (driver.major < 8) return said(cudaErrorNoKernelImageForDevice);
+    if (driver.arch < 80) return said(cudaErrorNoKernelImageForDevice);
     a->maxThreadsPerBlock = 1024;
     return said(cudaSuccess);
 }

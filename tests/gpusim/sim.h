@@ -26,8 +26,9 @@ extern "C" {
 void sim_seed(uint64_t seed);     // the order of warps from here on
 const char *sim_fault_text(void); // "" when there is none
 void sim_clear(void);             // forgets the fault
-void sim_cards(int n, int major); // how many there are, and their architecture (default 1 card of sm_80)
+void sim_cards(int n, int arch);  // how many there are, and their architecture (default 1 card of sm_80)
 void sim_driver(int version);     // that the machine has, as 1000 major + 10 minor; 0: none (default as the runtime's)
+int sim_card_arch(void);          // 80, 90 ...
 int sim_card_chosen(void);        // the process's card
 void sim_card_bytes(int64_t n);   // its memory (default 16 GiB)
 // Back to "handed out, never written", with NaN in it; then how many bytes of it are still so.

@@ -12,7 +12,9 @@ extern "C" {
 #include "tests/gpusim/sim.h"
 
 #include <cublasLt.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { N = 256 };
 
@@ -341,22 +343,22 @@ static void machine_without_card_is_told(void **)
     };
     for (auto &a : absent) {
         sim_driver(a.driver);
-        sim_cards(a.cards, 8);
+        sim_cards(a.cards, 80);
         assert_int_equal(dev_open(&d, "cuda", 0, &e), E_INPUT);
         if (!strstr(e.text, a.says)) fail_msg("%s", e.text);
     }
     sim_driver(13000);
-    sim_cards(1, 7);
+    sim_cards(1, 70);
     assert_int_equal(dev_open(&d, "cuda", 0, &e), E_INPUT);
     assert_non_null(strstr(e.text, "sm_70"));
     assert_non_null(strstr(e.text, "sm_80"));
-    sim_cards(2, 8);
+    sim_cards(2, 80);
     assert_int_equal(dev_open(&d, "cuda:2", 0, &e), E_INPUT);
     assert_non_null(strstr(e.text, "no card 2"));
-    assert_int_equal(dev_open(&d, "cuda:1", 0, &e), 0);
+    if (dev_open(&d, "cuda:1", 0, &e) < 0) fail_msg("%s", e.text);
     dev_close(&d);
     // The card of the launcher's local rank, chosen before anything else is started.
-    sim_cards(4, 8);
+    sim_cards(4, 80);
     assert_int_equal(setenv("OMPI_COMM_WORLD_LOCAL_RANK", "6", 1), 0);
     dev_choose("cpu");
     assert_int_equal(sim_card_chosen(), 1);
@@ -370,7 +372,89 @@ static void machine_without_card_is_told(void **)
     assert_int_equal(sim_card_chosen(), 2);
     dev_close(&d);
     assert_int_equal(unsetenv("OMPI_COMM_WORLD_LOCAL_RANK"), 0);
-    sim_cards(1, 8);
+    sim_cards(1, 80);
+}
+
+// ---- ways to do an op
+
+static decltype(ops::act) own_act;
+static bool newer_was_tried;
+static void act_wrong(struct dev *d, tensor y, tensor, enum act) { d->ops.fill(d, y, 0.25f); }
+static void act_faulty(struct dev *d, tensor y, tensor, enum act)
+{
+    LAUNCH(d, leaves_early_kernel, 1, N, 0, (float *)y.data);
+}
+static void fill_wrong(struct ops *o) { o->act = act_wrong; }
+static void fill_faulty(struct ops *o) { o->act = act_faulty; }
+static void fill_own(struct ops *o) { o->act = own_act; }
+static void fill_newer(struct ops *o)
+{
+    newer_was_tried = true;
+    o->act = act_wrong;
+}
+
+// What settling says on stderr, into text.
+static int settle_aloud(struct dev *d, const struct op_variant *list, int n, char *text, size_t size, struct err *e)
+{
+    FILE *f = tmpfile();
+    assert_non_null(f);
+    int out = dup(2);
+    fflush(stderr);
+    assert_true(out >= 0 && dup2(fileno(f), 2) >= 0);
+    int rc = variants_settle(d, 80, list, n, e);
+    fflush(stderr);
+    assert_true(dup2(out, 2) >= 0);
+    close(out);
+    rewind(f);
+    text[fread(text, 1, size - 1, f)] = 0;
+    fclose(f);
+    return rc;
+}
+
+static void wrong_way_is_dropped_and_the_next_taken(void **)
+{
+    static const struct op_case cases[] = {{.op = "act", .s = {100}, .t = DT_F32, .act = ACT_SILU}};
+    static const struct op_variant list[] = {
+        {"act", "of a later card", 90, 0, fill_newer, cases, 1},
+        {"act", "of an earlier card", 70, 75, fill_newer, cases, 1},
+        {"act", "wrong", 80, 0, fill_wrong, cases, 1},
+        {"act", "own", 80, 0, fill_own, cases, 1},
+        {"act", "plainest", 80, 0, fill_wrong, cases, 1},
+    };
+    static const struct op_variant faulty[] = {{"act", "faulty", 80, 0, fill_faulty, cases, 1}};
+    char text[2048];
+    struct err e = {};
+    struct bed b;
+    bed_open(&b);
+    own_act = b.d->ops.act;
+    newer_was_tried = false;
+    if (settle_aloud(b.d, list, 5, text, sizeof text, &e) < 0) fail_msg("%s", e.text);
+    assert_true(b.d->ops.act == own_act);
+    assert_false(newer_was_tried);
+    assert_non_null(strstr(text, "op.dropped op=act variant=wrong"));
+    assert_null(strstr(text, "variant=own"));
+    assert_null(strstr(text, "variant=plainest"));
+    assert_non_null(strstr(dev_name(b.d), " -act/wrong")); // a layout class of its own
+    assert_int_equal(settle_aloud(b.d, list + 2, 1, text, sizeof text, &e), E_FATAL);
+    assert_non_null(strstr(e.text, "no way of doing act is right"));
+    assert_int_equal(settle_aloud(b.d, faulty, 1, text, sizeof text, &e), E_FATAL);
+    assert_non_null(strstr(e.text, "the way 'faulty' of doing act"));
+    assert_non_null(strstr(e.text, "wait for others"));
+    bed_close(&b);
+}
+
+// Each op has its preferred way on a card that works, and the name says nothing of ways.
+static void good_card_drops_nothing(void **)
+{
+    static const int archs[] = {80, 86, 89, 90, 100, 120};
+    for (int arch : archs) {
+        struct bed b;
+        sim_cards(1, arch);
+        bed_open(&b);
+        assert_null(strchr(dev_name(b.d), '/'));
+        bed_close(&b);
+    }
+    sim_cards(1, 80);
 }
 
 static void library_checks_its_arguments(void **)
@@ -401,6 +485,8 @@ int main()
         cmocka_unit_test(arena_gives_memory_and_takes_it_back),
         cmocka_unit_test(fault_sticks_and_stops_the_ops),
         cmocka_unit_test(machine_without_card_is_told),
+        cmocka_unit_test(wrong_way_is_dropped_and_the_next_taken),
+        cmocka_unit_test(good_card_drops_nothing),
         cmocka_unit_test(library_checks_its_arguments),
     };
     return cmocka_run_group_tests_name("gpusim", tests, NULL, NULL);

@@ -123,7 +123,7 @@ static void run(void **state)
     b->n = comm_size(b->host);
     b->rank = comm_rank(b->host);
     assert_true(b->n <= RANKS);
-    sim_cards(8, 8);
+    sim_cards(8, 80);
     sim_seed(SEED + (uint64_t)b->rank);
     if (dev_open(&b->d, "cuda", 1, &e) < 0) fail_msg("%s", e.text);
     b->a = dev_arena_new(b->d, "ranks", 1 << 20);
