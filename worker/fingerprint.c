@@ -59,6 +59,7 @@ static void hash_tensor(struct hash *h, const char *name, tensor t)
     hash_update(h, &n, sizeof n);
     hash_update(h, t.shape, (size_t)t.n * sizeof *t.shape);
     hash_update(h, &bytes, sizeof bytes);
+    if (t.scale) hash_update(h, t.scale, (size_t)t.shape[0] * sizeof *t.scale);
     hash_update(h, t.data, (size_t)edge);
     hash_update(h, (const char *)t.data + bytes - edge, (size_t)edge);
 }

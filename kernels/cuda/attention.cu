@@ -501,11 +501,11 @@ template <bool TENSOR> static void fill(struct ops *o)
 }
 
 static const struct op_case cases[] = {
-    {.op = "attention", .s = {1, 70, 1, 70, 128, 128}, .t = DT_BF16, .how = HOW_MILD},
-    {.op = "attention", .s = {1, 10, 2, 33, 64, 64}, .t = DT_BF16, .how = HOW_MILD | HOW_BIAS},
-    {.op = "attention", .s = {1, 5, 2, 33, 64, 64}, .t = DT_F32},
-    {.op = "attention_more", .s = {1, 20, 1, 70, 128, 128}, .t = DT_BF16, .how = HOW_MILD},
-    {.op = "attention_map", .s = {20, 2, 64, 35, 3}, .t = DT_BF16},
+    {.op = "attention", .s = {1, 10, 1, 70, 128, 128}, .t = DT_BF16, .how = HOW_MILD},
+    {.op = "attention", .s = {1, 70, 1, 33, 64, 64}, .t = DT_BF16, .how = HOW_MILD | HOW_BIAS},
+    {.op = "attention", .s = {1, 5, 1, 33, 64, 64}, .t = DT_F32},
+    {.op = "attention_more", .s = {1, 5, 1, 40, 64, 64}, .t = DT_BF16, .how = HOW_MILD},
+    {.op = "attention_map", .s = {9, 1, 32, 35, 3}, .t = DT_BF16},
 };
 
 const struct op_variant cuda_attention_variants[] = {

@@ -323,8 +323,8 @@ static void cuda_upsample2(struct dev *d, tensor y, tensor x)
 template <bool TENSOR> static void fill(struct ops *o) { o->conv = cuda_conv<TENSOR>; }
 
 static const struct op_case cases[] = {
-    {.op = "conv", .s = {2, 5, 6, 16, 24, 3, 3, 3, 1, 1, 1, 2, 1}, .t = DT_BF16, .how = HOW_BIAS | HOW_PACKED},
-    {.op = "conv", .s = {1, 6, 7, 16, 20, 1, 3, 3, 1, 2, 2, 3, 1}, .t = DT_F32, .how = HOW_BIAS | HOW_PACKED},
+    {.op = "conv", .s = {2, 3, 5, 16, 24, 3, 1, 3, 1, 1, 1, 2, 1}, .t = DT_BF16, .how = HOW_BIAS | HOW_PACKED},
+    {.op = "conv", .s = {1, 6, 7, 16, 20, 1, 3, 1, 1, 2, 2, 3, 1}, .t = DT_F32, .how = HOW_BIAS | HOW_PACKED},
 };
 
 const struct op_variant cuda_conv_variants[] = {

@@ -31,6 +31,10 @@ static int copy_range(const struct reading *r, tensor dst, tensor stored, int64_
     enum dtype t = r->f->dtype;
     int64_t n = dst.shape[0];
     void *dense = NULL, *rounded = NULL;
+    if (stored.scale) { // quantised: its values are times its factors
+        weights_widen(dst.data, t == dst.dtype ? t : DT_F32, stored, from, n);
+        return 0;
+    }
     if (!tensor_is_contiguous(stored)) {
         dense = malloc((size_t)tensor_bytes(stored));
         if (!dense) return -1;

@@ -27,6 +27,9 @@ bool weights_is_new(const struct weights *w, const char *name);
 // Over those of earlier sets they win, as ever.
 typedef bool rename_fn(const void *ctx, const char *name, char *out, size_t n);
 int weights_rename(struct weights *w, rename_fn *rename, const void *ctx, struct err *e);
+// Drops the tensors of the set that is being added whose names `is` knows.
+int weights_drop(struct weights *w, bool (*is)(const char *name), struct err *e);
+void weights_set(struct weights *w, const char *name, tensor t); // another view of what a file holds
 // Memory that lives as long as the set.
 void *weights_alloc(struct weights *w, size_t n_bytes);
 // Sharded sets: an index file, or a folder with an index, with numbered shards, or with one weights file.

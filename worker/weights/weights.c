@@ -7,6 +7,7 @@
 #include "kernels/ops.h"
 #include "proto/base/log.h"
 #include "worker/weights/format.h"
+#include "worker/weights/quant.h"
 #include "worker/weights/spelling.h"
 
 #include <errno.h>
@@ -108,6 +109,7 @@ static int enter_anew(struct weights *w, struct err *e)
     memset(w->slot, 0, (size_t)w->n_slots * sizeof *w->slot);
     for (int64_t i = 0; i < w->n; i++) {
         struct record r = w->record[i];
+        if (!r.name) continue; // dropped
         int64_t *s = find_slot(w, r.name);
         if (*s == 0) {
             w->record[n++] = r;
@@ -136,6 +138,15 @@ int weights_rename(struct weights *w, rename_fn *rename, const void *ctx, struct
         any = true;
     }
     return any ? enter_anew(w, e) : 0;
+}
+
+int weights_drop(struct weights *w, bool (*is)(const char *name), struct err *e)
+{
+    for (int64_t i = 0; i < w->n; i++) {
+        struct record *r = &w->record[i];
+        if (r->file && r->file->set == w->n_sets && is(r->name)) r->name = NULL;
+    }
+    return enter_anew(w, e);
 }
 
 bool name_is_valid(const char *s, size_t n)
@@ -266,6 +277,7 @@ int weights_add(struct weights *w, const char *path, struct err *e)
 {
     w->n_sets++;
     int rc = add_path(w, path, e);
+    if (rc == 0) rc = quant_settle(w, e);
     if (rc == 0) rc = spelling_settle(w, e);
     return way_out(rc, e);
 }
@@ -322,21 +334,10 @@ const char *weights_file(const struct weights *w, const char *name)
     return path;
 }
 
-// As optimum-quanto stores a weight: under names of its parts.
-static bool is_quantised(const struct weights *w, const char *name)
-{
-    char part[4200];
-    snprintf(part, sizeof part, "%s._data", name);
-    return find(w, part) != NULL;
-}
-
 int weights_get(const struct weights *w, const char *name, tensor *out, struct err *e)
 {
     const struct record *r = find(w, name);
     const char *file = weights_file(w, name);
-    if (!r && is_quantised(w, name))
-        return err_set(e, E_INPUT, "%s: %s is quantised, which is not read here; fetch the bf16 or f32 weights", file,
-                       name);
     if (!r)
         return err_set(e, E_INPUT,
                        "%s lacks the tensor %s; it is damaged or of another model: copy or fetch the right one", file,
@@ -358,6 +359,13 @@ const char *weights_meta(const struct weights *w, const char *key)
 void weights_put(struct weights *w, const char *name, tensor t)
 {
     struct record *r = record_for(w, name);
+    r->t = t;
+}
+
+void weights_set(struct weights *w, const char *name, tensor t)
+{
+    struct record *r = find(w, name);
+    BUG_IF(!r, "no tensor %s", name);
     r->t = t;
 }
 
@@ -384,6 +392,21 @@ static int wrong_shape(const struct weights *w, const char *name, tensor t, int 
         weights_file(w, name), name, have, want);
 }
 
+// A quantised tensor times its factors.
+static int load_widened(struct dev_arena *a, tensor *out, enum dtype t, tensor s, struct err *e)
+{
+    struct dev *d = dev_arena_dev(a);
+    *out = dev_tensor(a, t, s.n, s.shape);
+    if (!out->data || dev_is_dry(d)) return 0;
+    void *host = dev_shares_host(d) ? out->data : malloc((size_t)tensor_bytes(*out));
+    if (!host) return err_set(e, E_FATAL, "no memory for %lld bytes of a weight", (long long)tensor_bytes(*out));
+    weights_widen(host, t, s, 0, tensor_count(s));
+    if (host == out->data) return 0;
+    dev_upload(d, *out, host, t);
+    free(host);
+    return 0;
+}
+
 int weights_load(const struct weights *w, struct dev_arena *a, tensor *out, enum dtype t, const char *name, int n,
                  const int64_t *shape, struct err *e)
 {
@@ -391,7 +414,8 @@ int weights_load(const struct weights *w, struct dev_arena *a, tensor *out, enum
     int rc = weights_get(w, name, &s, e);
     if (rc < 0) return rc;
     if (!shape_fits(s, n, shape)) return wrong_shape(w, name, s, n, shape, e);
-    if (t == DT_NONE) t = s.dtype;
+    if (t == DT_NONE) t = s.scale ? DT_F32 : s.dtype;
+    if (s.scale) return load_widened(a, out, t, s, e);
     if (s.dtype == t && tensor_is_contiguous(s) && dev_shares_host(dev_arena_dev(a))) {
         *out = s;
         return 0;
@@ -424,11 +448,33 @@ static void pack(const struct weights *w, struct dev_arena *a, int64_t mark, ten
     if (cast || t->packed) let_go(w, name);
 }
 
+// Products of BF16 rows may take the bytes as they are, where the device has such products.
+static bool stays_quantised(const struct dev *d, tensor s, enum dtype t)
+{
+    return s.scale && t == DT_BF16 && (s.dtype == DT_I8 || s.dtype == DT_F8_E4M3) && op_keeps_quantised(d);
+}
+
+static int load_quantised(struct dev_arena *a, tensor *out, tensor s)
+{
+    struct dev *d = dev_arena_dev(a);
+    tensor scale = dev_tensor(a, DT_F32, SHAPE(s.shape[0]));
+    *out = dev_tensor(a, s.dtype, s.n, s.shape);
+    if (!out->data || !scale.data) return 0; // a fault, and told
+    dev_upload(d, *out, s.data, s.dtype);
+    dev_upload(d, scale, s.scale, DT_F32);
+    out->scale = scale.data;
+    return 0;
+}
+
 int weights_load_linear(const struct weights *w, struct dev_arena *a, tensor *out, enum dtype t, const char *name,
                         int64_t n_out, int64_t n_in, struct err *e)
 {
     int64_t mark = dev_arena_mark(a);
-    int rc = weights_load(w, a, out, t, name, SHAPE(n_out, n_in), e);
+    tensor s = NO_TENSOR;
+    int rc = weights_get(w, name, &s, e);
+    if (rc == 0 && stays_quantised(dev_arena_dev(a), s, t) && shape_fits(s, SHAPE(n_out, n_in)))
+        return load_quantised(a, out, s);
+    if (rc == 0) rc = weights_load(w, a, out, t, name, SHAPE(n_out, n_in), e);
     if (rc == 0) pack(w, a, mark, out, name, PACK_LINEAR);
     return rc;
 }

@@ -20,7 +20,8 @@ void weights_free(struct weights **w);
 int64_t weights_count(const struct weights *w);
 const char *weights_name(const struct weights *w, int64_t i); // canonical names, in file order
 bool weights_has(const struct weights *w, const char *name);
-// The tensor as stored; may be non-contiguous for PyTorch files. E_INPUT naming file and tensor when missing.
+// The tensor as stored; may be non-contiguous for PyTorch files. A quantised weight is its bytes, with .scale. E_INPUT
+// naming file and tensor when missing.
 int weights_get(const struct weights *w, const char *name, tensor *out, struct err *e);
 // The file that `name` came from, for messages.
 const char *weights_file(const struct weights *w, const char *name);
@@ -34,10 +35,15 @@ void weights_put(struct weights *w, const char *name, tensor t);
 // map. E_INPUT sentences name file, tensor, expected and actual shape.
 int weights_load(const struct weights *w, struct dev_arena *a, tensor *out, enum dtype t, const char *name, int n,
                  const int64_t *shape, struct err *e);
-// The same, then op_pack for its use.
+// The same, then op_pack for its use. A quantised weight of BF16 rows stays as it is stored where the device has
+// products of such weights (op_keeps_quantised), and is times its factors elsewhere, as all of the above.
 int weights_load_linear(const struct weights *w, struct dev_arena *a, tensor *out, enum dtype t, const char *name,
                         int64_t n_out, int64_t n_in, struct err *e);
 int weights_load_conv(const struct weights *w, struct dev_arena *a, tensor *out, enum dtype t, const char *name,
                       const int64_t shape[5], struct err *e); // stored [o,i,(t,)h,w]; missing axes are 1
+
+// Elements [from, from + n) of a quantised tensor, counted over both axes, times their factors, to `dst` of dtype t
+// (F32, BF16 or F16).
+void weights_widen(void *dst, enum dtype t, tensor quantised, int64_t from, int64_t n);
 
 #endif
