@@ -31,7 +31,9 @@ attend_mma_kernel<64 255
 conv_mma_kernel 168
 norm_kernel 64
 scale_kernel 48
-qk_kernel 48"
+qk_kernel 48
+quantise_kernel 48
+finish_kernel 48"
 # mangled pattern, opcode that must be there, how often at least
 wanted="attend_mma_kernel HMMA 64
 attend_mma_kernel LDSM 36
@@ -45,6 +47,8 @@ scale_kernelI4bf16Li8 LDG.E.128 1
 gate_kernelI4bf16Li8 LDG.E.128 2
 gate_kernelI4bf16Li8 STG.E.128 1
 qk_kernelI4bf16Li8 LDG.E.128 1
+quantise_kernelI4bf16Li8 LDG.E.128 1
+finish_kernelI4bf16fLi4 LDG.E.128 1
 act_kernelI4bf16Li8 LDG.E.128 1
 move_kernelI5uint4 LDG.E.128 1
 upsample_kernelI5uint4 LDG.E.128 1"

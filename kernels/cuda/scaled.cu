@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(THREADS)
             bytes.v[i] = e4m3 ? (uint8_t)b : (uint8_t)(int)v[i];
         }
         if (to == TO_BF16)
-            for (int i = 0; i < V; i++) put((bf16 *)q + at + i, v[i]);
+            put_v<bf16, V>((bf16 *)q + at, v);
         else
             store((pack_of<uint8_t, V> *)((uint8_t *)q + at), bytes);
     }
