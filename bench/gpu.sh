@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What there is to prove and to measure on a machine with NVIDIA cards, by one command: builds the CUDA table for the
-# cards that are there, and runs the self-test: every op of one card, then by a rank a card the messages between them. The
+# cards that are there, and runs the self-test: every op of one card, then by a rank a card the messages between them; then
+# what a step of the 14B network takes, beside what others published and what bench/roofline.sh predicts. The
 # log is bench/results/gpu-<card>-<commit>.txt.
 #   bench/gpu.sh
 # Without a card it says so and ends with 3; nothing in the log is estimated.
@@ -16,7 +17,7 @@ name=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)
 # 9.0 is built as 90a; the build refuses what it has no kernels for, by name.
 archs=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | tr -d '. ' | sed 's/^90$/90a/' | sort -u | paste -sd ';')
 cmake -G Ninja -B build-gpu -DCMAKE_BUILD_TYPE=Release -DLONGTAKE_TESTS=OFF -DLONGTAKE_CUDA=ON \
-  "-DLONGTAKE_CUDA_ARCHS=$archs" >/dev/null
+  "-DLONGTAKE_CUDA_ARCHS=$archs" -DLONGTAKE_BENCH=ON >/dev/null
 cmake --build build-gpu -j "$(nproc)"
 
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -29,10 +30,12 @@ out=bench/results/gpu-$(tr -cs 'A-Za-z0-9' '-' <<<"$name" | sed 's/-*$//')-$comm
   if [ "$cards" -gt 1 ]; then
     mpirun --bind-to none --oversubscribe -n "$cards" build-gpu/bin/longtake-worker --selftest --device cuda
   fi
+  echo "# A step of this program, measured:"
+  build-gpu/bin/bench_step --device cuda
   cat <<'ANCHORS'
 # Published by others for one step of two branches without the voice part (which adds 8 %), 480x832, 81 frames: 5.18 s
-# on one H100, 0.75 s on eight; of one branch on eight 0.39 s, with fp8 products 0.35 s. This program's own step on a
-# card has not been measured yet.
+# on one H100, 0.75 s on eight; of one branch on eight 0.39 s, with fp8 products 0.35 s. Predicted of this program:
 ANCHORS
+  sed -n '/^PREDICTION/,$p' bench/results/roofline.txt
 } 2>&1 | tee "$out"
 echo "$out" >&2
