@@ -300,7 +300,7 @@ static int ended_as_told(const struct scene *s, const struct stage *st, int rc, 
         int steps;
     } ends[N_TROUBLES] = {[STOPS] = {E_BUSY, "ended at step", 0},
                           [NO_MEMORY] = {E_FATAL, "the device has no memory left", 1},
-                          [NOT_FINITE] = {E_INPUT, "the latents are no longer finite", 0}};
+                          [NOT_FINITE] = {E_INPUT, "values that are not finite", 0}};
     char by[16], told[200];
     snprintf(by, sizeof by, "rank %d: ", s->bad_rank);
     snprintf(told, sizeof told, "%.150s", e->text);
