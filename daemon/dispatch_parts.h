@@ -42,6 +42,7 @@ struct seat {
     uint64_t set;        // that the group was started with
     struct entry *entry; // whose job it has, or NULL
     struct talk talk;
+    bool met;    // its group was held against the others
     bool due;    // something was made ready for it
     bool yields; // leaves its job at the next border
     bool said_bye;

@@ -279,11 +279,32 @@ static bool is_misplaced(struct dispatch *d, const struct seat *s, struct err *e
     return true;
 }
 
+// Jobs of one set go from group to group, and must not change on the way: the first one decides. Guests were held
+// against each other before they came (fleet.c).
+static int meet(struct dispatch *d, struct seat *s, struct err *e)
+{
+    if (s->met || !group_is_known(s->group)) return 0;
+    s->met = true;
+    int rc = s->guest ? 0 : group_version(s->group, e);
+    for (int i = 0; i < d->n_seats && rc >= 0; i++) {
+        const struct seat *t = d->seat[i];
+        bool other = t != s && t->met && t->group && t->set == s->set && !(s->guest && t->guest);
+        if (other) rc = group_differs(s->group, t->group, e);
+    }
+    if (rc >= 0 || !s->guest) return rc;
+    group_refuse(s->group, e);
+    return 0;
+}
+
 static void seat_turn(struct dispatch *d, struct seat *s)
 {
     struct err e = {0};
     struct entry *en = s->entry;
     s->due = false;
+    if (meet(d, s, &e) < 0) {
+        group_lost(d, s, &e);
+        return;
+    }
     if (!en) {
         if (!d->draining && talk_hear(s->group, d->room, &e) < 0) group_lost(d, s, &e);
         return;
@@ -330,6 +351,7 @@ static int group_for(struct dispatch *d, struct seat *s, const struct job *j, st
                               .silence_ms = d->o.silence_ms,
                               .stall_ms = d->o.stall_ms};
     group_end(&s->group);
+    s->met = false;
     return group_start(&s->group, d->loop, &o, e);
 }
 

@@ -33,17 +33,30 @@ struct group {
     bool has_peer, said_bye;
     char layout[128];
     int ranks;
+    char build[48], version[32]; // as it told them
+    uint8_t weights[32];
+    bool has_weights;
     char bye[256];
     int64_t started_ms, heard_ms, progress_ms, checked_ms;
     uint64_t progress;
     char name[256];
     // a guest's
     bool guest, gone, stuck;
-    struct err flood; // it sends more than it may
+    struct err flood; // it sends more than it may, or is not wanted
     struct inbox inbox;
     void (*ended)(void *ctx, struct group *g);
     void *ctx;
 };
+
+static void hello_keep(struct group *g, const struct msg_hello *h)
+{
+    snprintf(g->layout, sizeof g->layout, "%s", h->layout);
+    snprintf(g->build, sizeof g->build, "%s", h->build);
+    snprintf(g->version, sizeof g->version, "%s", h->version);
+    memcpy(g->weights, h->weights, sizeof g->weights);
+    g->has_weights = h->has_weights;
+    g->ranks = (int)h->ranks;
+}
 
 static void times_default(struct group *g)
 {
@@ -135,8 +148,7 @@ void group_welcome(struct group **out, const struct group_guest *o)
     g->ctx = o->ctx;
     times_default(g);
     name_make(g, o->hello);
-    snprintf(g->layout, sizeof g->layout, "%s", o->hello->layout);
-    g->ranks = (int)o->hello->ranks;
+    hello_keep(g, o->hello);
     *out = g;
 }
 
@@ -161,7 +173,8 @@ static void stuck_tell(struct group *g)
     m->kind = MSG_FAILED;
     m->failed.segment = -1;
     m->failed.code = E_FATAL;
-    snprintf(m->failed.text, sizeof m->failed.text, "the daemon has given this group up, which does not get on");
+    snprintf(m->failed.text, sizeof m->failed.text, "%s",
+             g->flood.code < 0 ? g->flood.text : "the daemon has given this group up, which does not get on");
     chan_send(g->chan, &g->peer, m, NULL);
     free(m);
 }
@@ -257,8 +270,7 @@ int group_recv(struct group *g, struct msg *m)
             g->peer = from;
             g->has_peer = true;
             name_make(g, &m->hello);
-            snprintf(g->layout, sizeof g->layout, "%s", m->hello.layout);
-            g->ranks = (int)m->hello.ranks;
+            hello_keep(g, &m->hello);
         }
         if (!g->has_peer || !same_peer(&g->peer, &from)) {
             log_warn("group.stranger", "kind=%s", msg_name(m->kind));
@@ -283,6 +295,34 @@ bool group_is_up(const struct group *g) { return g->has_peer && !g->said_bye && 
 
 const char *group_layout(const struct group *g) { return g->layout; }
 int group_ranks(const struct group *g) { return g->ranks; }
+
+static bool is_told(const char *build) { return build[0] && strcmp(build, "none") != 0; }
+
+int group_differs(const struct group *g, const struct group *other, struct err *e)
+{
+    if (is_told(g->build) && is_told(other->build) && strcmp(g->build, other->build) != 0)
+        return err_set(e, E_INPUT,
+                       "the worker of %s is another build (%.8s) than that of %s (%.8s): install the same, and restart "
+                       "the daemon where its own was replaced",
+                       g->name, g->build, other->name, other->build);
+    if (g->has_weights && other->has_weights && memcmp(g->weights, other->weights, sizeof g->weights) != 0)
+        return err_set(
+            e, E_INPUT,
+            "the files of %s have other numbers (%02x%02x%02x%02x) than those of %s (%02x%02x%02x%02x): give "
+            "both copies of one model folder, and restart the daemon where its own was changed",
+            g->name, g->weights[0], g->weights[1], g->weights[2], g->weights[3], other->name, other->weights[0],
+            other->weights[1], other->weights[2], other->weights[3]);
+    return 0;
+}
+
+int group_version(const struct group *g, struct err *e)
+{
+    if (strcmp(g->version, LONGTAKE_VERSION) == 0) return 0;
+    return err_set(e, E_INPUT, "the daemon is longtake %s and its worker is %s: install the same of both",
+                   LONGTAKE_VERSION, g->version);
+}
+
+void group_refuse(struct group *g, const struct err *why) { g->flood = *why; }
 
 bool group_has_ended(const struct group *g)
 {

@@ -63,6 +63,13 @@ bool group_is_up(const struct group *g);    // it said HELLO and has not gone
 int group_check(struct group *g, struct err *e);
 // It has nothing to do: its counter may stand still.
 void group_rests(struct group *g);
+// Two groups that are to make the same film: 0, or E_INPUT with what is different, build or weights. Who does not tell
+// is taken for the same.
+int group_differs(const struct group *g, const struct group *other, struct err *e);
+// One of the daemon's own is of the daemon's version; or E_INPUT.
+int group_version(const struct group *g, struct err *e);
+// A guest is not wanted, for this reason: group_check says so, and it is told when it is ended.
+void group_refuse(struct group *g, const struct err *why);
 int group_ranks(const struct group *g);          // likewise
 const char *group_layout(const struct group *g); // its layout class, once it is known
 bool group_has_ended(const struct group *g);

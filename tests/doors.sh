@@ -175,6 +175,21 @@ ok "a job that no group here can take says what it waits for, and is in nobody's
 kill -9 "$last"
 stop 0
 
+# a daemon's own group is held against those that join, and against the daemon
+FAKE_WORKER=step:20 FAKE_BUILD=one start --worker "$bin/fake_worker" --join "$join" --plain-tcp
+job=$(submit)
+longtake watch "$job" >watched || fail "job $job: $(cat watched)"
+FAKE_BUILD=two worker --plain-tcp
+logged "given up: the worker of .* is another build (two)"
+wait "$last" && fail "a group of another build goes on beside the daemon's own"
+stop 0
+FAKE_WORKER=step:20 FAKE_VERSION=0.0.9 start --worker "$bin/fake_worker" --attempts 1
+job=$(submit)
+longtake watch "$job" >watched && fail "a worker of another version renders"
+grep -q "its worker is 0.0.9: install the same of both" watched || fail "job $job: $(cat watched)"
+ok "a worker of another version is refused"
+stop 0
+
 # folders that a daemon left which was killed go when the next one starts a worker; living and young ones stay
 leave() { # FOLDER AGE [WORDS]: a socket that nobody listens at any more, or, with words, somebody does
   mkdir -m 700 "$1"
