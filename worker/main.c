@@ -139,13 +139,6 @@ static int read_flags(struct flags *f, struct arena *a, int argc, char **argv, s
     if (strcmp(f->device, "cpu") != 0 && f->table)
         return err_set(e, E_INPUT, "--table %s: tables are chosen on the cpu; --device %s has its own", f->table,
                        f->device);
-    if (f->weights == WEIGHTS_STREAMED && strcmp(f->device, "cpu") == 0)
-        return err_set(e, E_INPUT,
-                       "--weights streamed: on the cpu weights are in the host's memory anyway; leave it out, or take "
-                       "--device cuda");
-    if (f->weights == WEIGHTS_SHARDED ? f->shard == SHARD_OFF : f->weights != WEIGHTS_AUTO && f->shard > SHARD_OFF)
-        return err_set(e, E_INPUT, "--weights %s and --shard %s contradict each other; give one of them",
-                       wheres[f->weights], shards[f->shard]);
     if (f->selftest) return 0;
     if (!f->call.endpoint) return err_set(e, E_INPUT, "no coordinator; give --connect ENDPOINT");
     if (!f->model) return err_set(e, E_INPUT, "no model; give --model FOLDER");
@@ -230,15 +223,30 @@ static void stream(struct set_options *o)
     o->together = true;
 }
 
+// What is asked of the blocks must be possible, and asked once.
+static int check_place(const struct flags *f, const struct ranks *r, const struct dev *d, struct err *e)
+{
+    bool sharded = f->weights == WEIGHTS_SHARDED;
+    if (f->weights == WEIGHTS_STREAMED && dev_shares_host(d))
+        return err_set(e, E_INPUT,
+                       "--weights streamed: on the cpu weights are in the host's memory anyway; leave it out, or take "
+                       "--device cuda");
+    if (sharded && ranks_count(r) == 1)
+        return err_set(e, E_INPUT,
+                       "--weights sharded: there is one rank to keep them; start more with -n, or leave it out");
+    if (sharded ? f->shard == SHARD_OFF : f->weights != WEIGHTS_AUTO && f->shard > SHARD_OFF)
+        return err_set(e, E_INPUT, "--weights %s and --shard %s contradict each other; give one of them",
+                       wheres[f->weights], shards[f->shard]);
+    return 0;
+}
+
 // Where the blocks are to be: on each rank, with the host, or spread over ranks.
 static int place_weights(const struct flags *f, const struct ranks *r, const struct dev *d, struct set_options *o,
                          bool *spread, struct err *e)
 {
-    int how = f->shard, rc = 0;
+    int how = f->shard, rc = check_place(f, r, d, e);
     bool too_much = true, alone = ranks_count(r) == 1;
-    if (f->weights == WEIGHTS_SHARDED && alone)
-        return err_set(e, E_INPUT,
-                       "--weights sharded: there is one rank to keep them; start more with -n, or leave it out");
+    if (rc < 0) return rc;
     if (f->weights == WEIGHTS_STREAMED) stream(o);
     if (f->weights == WEIGHTS_STREAMED || f->weights == WEIGHTS_RESIDENT || how == SHARD_OFF) return 0;
     if (alone && dev_shares_host(d)) return 0;
@@ -267,7 +275,7 @@ static int lay_out(const struct flags *f, struct ranks *r, struct dev *d, struct
     if (ranks_count(r) > 1)
         snprintf(hello->layout + used, sizeof hello->layout - used, " %s, shard %s",
                  chosen ? choice_text(c, text, sizeof text) : text, shards[f->shard]);
-    if (f->weights == WEIGHTS_STREAMED) // branches go as one batch then, which may sum otherwise
+    if (o->stream_weights) // branches go as one batch then, which may sum otherwise
         snprintf(hello->layout + strlen(hello->layout), sizeof hello->layout - strlen(hello->layout), ", streamed");
     return rc;
 }
