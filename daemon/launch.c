@@ -148,10 +148,11 @@ static bool rank_ended(const char *text, char *to, size_t n)
 // What the worker itself said at its end, behind which a launcher has its say; else the last line.
 static const char *last_sentence(const char *text)
 {
-    static const char own[] = "\nlongtake-worker: ";
+    static const char own[] = "longtake-worker: ";
     const char *said = NULL, *last = strrchr(text, '\n');
-    for (const char *at = text; (at = strstr(at, own)); at++) said = at;
-    if (said) return said + sizeof own - 1;
+    for (const char *at = text; (at = strstr(at, own)); at += sizeof own - 1)
+        if (at == text || at[-1] == '\n') said = at + sizeof own - 1;
+    if (said) return said;
     return last ? last + 1 : text;
 }
 
