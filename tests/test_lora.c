@@ -331,7 +331,7 @@ static void what_does_not_fit_is_refused_by_name(void **state)
     put(&f, "diffusion_model.blocks.3.self_attn.q.lora_down.weight", SHAPE(1, 3), down);
     refused(&f, false, "say the same thing twice");
     pair(&f, "blocks.3.norm3.lora_A.weight", "blocks.3.norm3.lora_B.weight", NULL);
-    refused(&f, false, "does not fit blocks.3.norm3.weight");
+    refused(&f, false, "does not fit 'blocks.3.norm3.weight'");
     static const char *const foreign[][2] = {
         {Q ".dora_scale", "DoRA"}, {Q ".lokr_w1", "LoKr"}, {Q ".hada_w1_a", "LoHa"}, {Q ".lora_mid.weight", "middle"}};
     for (int i = 0; i < 4; i++) {

@@ -104,7 +104,7 @@ static void what_is_not_understood_is_refused(void **state)
     refused("p.weight", DT_F8_E4M3, SHAPE(8, 4), "p.weight_scale", DT_F32, SHAPE(8), 0xff, "no number");
     refused("p.weight", DT_F8_E4M3, SHAPE(8, 4), "p.weight_scale", DT_I32, SHAPE(8), 1, "no number");
     refused("p.weight._data", DT_I8, SHAPE(8, 4), "p.bias", DT_F32, SHAPE(8), 1, "without factors");
-    refused("q.weight", DT_I8, SHAPE(8, 4), "p.weight_scale", DT_F32, SHAPE(8), 1, "lacks the tensor p.weight");
+    refused("q.weight", DT_I8, SHAPE(8, 4), "p.weight_scale", DT_F32, SHAPE(8), 1, "lacks the tensor 'p.weight'");
 }
 
 int main(void)

@@ -263,7 +263,7 @@ static void two_spellings_of_one_are_refused(void **state)
     list_add(&l, d, SHAPE(2), "time_projection.1.weight");
     save(&l, l.head, l.n, path, sizeof path);
     assert_int_equal(weights_open(&w, path, &e), E_INPUT);
-    assert_non_null(strstr(e.text, "time_projection.1.weight in two spellings"));
+    assert_non_null(strstr(e.text, "time_projection.1.weight' in two spellings"));
     list_free(&l);
 }
 

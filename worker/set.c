@@ -199,11 +199,12 @@ int set_open(struct set **out, struct dev *d, const struct set_options *o, struc
     if (rc == 0) rc = dev_sync(d, e);
     rc = set_agree(s, rc, e);
     if (rc == 0 && s->mesh) vae_share(s->vae, s->mesh->world);
-    if (rc < 0)
+    if (rc < 0) {
         set_free(&s);
-    else
-        *out = s;
-    return rc;
+        return rc == E_INPUT ? err_way(e, WEIGHTS_WAY) : rc;
+    }
+    *out = s;
+    return 0;
 }
 
 void set_free(struct set **ps)

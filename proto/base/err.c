@@ -38,6 +38,15 @@ int err_wrap(struct err *e, const char *fmt, ...)
     return e->code;
 }
 
+int err_way(struct err *e, const char *way)
+{
+    if (!e) return E_INPUT;
+    if (e->code != E_INPUT || strchr(e->text, ';')) return e->code;
+    size_t n = strlen(e->text), most = sizeof e->text - strlen(way) - 3;
+    snprintf(e->text + (n < most ? n : most), strlen(way) + 3, "; %s", way);
+    return e->code;
+}
+
 const char *err_name(int code)
 {
     switch (code) {

@@ -25,6 +25,10 @@ int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format
 // Puts "<prefix>: " before the sentence that `e` holds, keeps its code and returns it. For one wrap per layer.
 int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+// Puts "; <way>" behind the sentence of a wrong input that has no way out yet, and returns its code. A sentence that is
+// too long gives up its end, not the way.
+int err_way(struct err *e, const char *way);
+
 // "input", "busy", "lost", "fatal", "ok".
 const char *err_name(int code);
 

@@ -14,6 +14,7 @@
 #include "worker/models/text/added.h"
 #include "worker/models/text/clean.h"
 #include "worker/models/text/segment.h"
+#include "worker/weights/weights.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -127,7 +128,7 @@ int unigram_open(struct unigram **out, const char *tokenizer_json, struct err *e
 {
     json_t *j = NULL;
     int rc = json_read(&j, tokenizer_json, e);
-    if (rc < 0) return rc;
+    if (rc < 0) return rc == E_INPUT ? err_way(e, WEIGHTS_WAY) : rc;
     struct unigram *u = calloc(1, sizeof *u);
     rc = u ? read_all(u, j, e) : err_set(e, E_FATAL, "no memory for a tokenizer");
     json_decref(j);
@@ -136,6 +137,7 @@ int unigram_open(struct unigram **out, const char *tokenizer_json, struct err *e
     else {
         unigram_free(&u);
         err_wrap(e, "the tokenizer %s does not fit", tokenizer_json);
+        err_way(e, WEIGHTS_WAY);
     }
     return rc;
 }

@@ -16,6 +16,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 enum { DOCUMENT_MAX = 1 << 20, PIECE_ROWS = 8192, TILE_FRAMES = 128 };
@@ -222,7 +223,7 @@ int wav2vec2_open(struct wav2vec2 **out, struct dev *d, const char *dir, struct 
     free(config);
     if (rc < 0) {
         weights_free(&w);
-        return err_wrap(e, "%s", dir);
+        return e && !strstr(e->text, dir) ? err_wrap(e, "%s", dir) : rc;
     }
     (*out)->own = w;
     return 0;

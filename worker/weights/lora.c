@@ -63,7 +63,7 @@ static struct change *change_of(struct merge *m, const char *target)
 
 static int put_once(const struct merge *m, const char **slot, const char *key, struct err *e)
 {
-    if (*slot) return err_set(e, E_INPUT, "%s: %s and %s say the same thing twice", m->path, *slot, key);
+    if (*slot) return err_set(e, E_INPUT, "%s: '%s' and '%s' say the same thing twice", m->path, *slot, key);
     *slot = key;
     return 0;
 }
@@ -92,8 +92,8 @@ static int take_key(struct merge *m, const char *key, struct err *e)
     }
     if (!target_of(m, module, role, target, sizeof target))
         return err_set(e, E_INPUT,
-                       "%s: %s changes %s, which the model does not have; is this LoRA made for Wan2.1 14B?", m->path,
-                       key, module);
+                       "%s: '%s' changes '%s', which the model does not have; is this LoRA made for Wan2.1 14B?",
+                       m->path, key, module);
     struct change *c = change_of(m, target);
     switch (role) {
     case LORA_DOWN:
@@ -117,7 +117,7 @@ static int take_key_published(struct merge *m, const char *key, struct err *e)
         return 0;
     }
     if (!weights_has(m->w, target))
-        return err_set(e, E_INPUT, "%s: %s changes %s, which the model does not have", m->path, key, target);
+        return err_set(e, E_INPUT, "%s: '%s' changes '%s', which the model does not have", m->path, key, target);
     struct change *c = change_of(m, target);
     bool pair = role == LORA_DOWN;
     c->down = pair ? key : NULL;
@@ -192,7 +192,7 @@ static bool is_float(tensor t)
 static int misfit(const struct merge *m, const struct change *c, const char *key, tensor t, struct err *e)
 {
     char have[96], want[96];
-    return err_set(e, E_INPUT, "%s: %s %s does not fit %s %s", m->path, key, tensor_text(t, have, sizeof have),
+    return err_set(e, E_INPUT, "%s: '%s' %s does not fit '%s' %s", m->path, key, tensor_text(t, have, sizeof have),
                    c->target, tensor_text(c->w, want, sizeof want));
 }
 
@@ -211,7 +211,8 @@ static bool is_for_other_patches(const struct change *c, const char *key, tensor
 static int check_pair(struct merge *m, struct change *c, struct err *e)
 {
     tensor down = NO_TENSOR, up = NO_TENSOR;
-    if (!c->down || !c->up) return err_set(e, E_INPUT, "%s: %s has no other half", m->path, c->down ? c->down : c->up);
+    if (!c->down || !c->up)
+        return err_set(e, E_INPUT, "%s: '%s' has no other half", m->path, c->down ? c->down : c->up);
     int rc = weights_get(m->file, c->down, &down, e);
     if (rc == 0) rc = weights_get(m->file, c->up, &up, e);
     if (rc < 0) return rc;
@@ -220,7 +221,7 @@ static int check_pair(struct merge *m, struct change *c, struct err *e)
         return 0;
     }
     if (down.n < 2 || up.n < 2 || row_of(up) != down.shape[0] || down.shape[0] == 0)
-        return err_set(e, E_INPUT, "%s: %s and %s have different ranks", m->path, c->down, c->up);
+        return err_set(e, E_INPUT, "%s: '%s' and '%s' have different ranks", m->path, c->down, c->up);
     if (row_of(down) != row_of(c->w)) return misfit(m, c, c->down, down, e);
     if (up.shape[0] != c->w.shape[0]) return misfit(m, c, c->up, up, e);
     return 0;
@@ -231,7 +232,7 @@ static int check_change(struct merge *m, struct change *c, struct err *e)
     tensor diff = NO_TENSOR;
     int rc = weights_get(m->w, c->target, &c->w, e);
     if (rc == 0 && !is_float(c->w))
-        rc = err_set(e, E_INPUT, "%s changes %s, which is stored as %s; a LoRA is merged into floats only", m->path,
+        rc = err_set(e, E_INPUT, "%s changes '%s', which is stored as %s; a LoRA is merged into floats only", m->path,
                      c->target, dtype_table[c->w.dtype].name);
     if (rc == 0 && (c->down || c->up)) rc = check_pair(m, c, e);
     if (rc < 0 || !c->diff) return rc;
@@ -288,14 +289,14 @@ static int fetch(const struct merge *m, const char *key, float **out, struct err
     int rc = weights_get(m->file, key, &t, e);
     if (rc < 0) return rc;
     if (!is_float(t))
-        return err_set(e, E_INPUT, "%s: %s is stored as %s; a LoRA is made of floats", m->path, key,
+        return err_set(e, E_INPUT, "%s: '%s' is stored as %s; a LoRA is made of floats", m->path, key,
                        dtype_table[t.dtype].name);
     int64_t n = tensor_count(t);
     *out = calloc((size_t)n + 1, sizeof **out);
     if (!*out) return err_set(e, E_FATAL, "no memory for %s of %s", key, m->path);
     for (int64_t i = 0; i < n && rc == 0; i++) {
         (*out)[i] = value_at(t, place_of(t, i));
-        if (!isfinite((*out)[i])) rc = err_set(e, E_INPUT, "%s: %s holds a value that is no number", m->path, key);
+        if (!isfinite((*out)[i])) rc = err_set(e, E_INPUT, "%s: '%s' holds a value that is no number", m->path, key);
         if (m->published) (*out)[i] = round_to(m->dtype, (*out)[i]);
     }
     return rc;
@@ -308,7 +309,7 @@ static int read_ratio(const struct merge *m, const struct change *c, int64_t ran
     if (!c->alpha || !c->down) return 0;
     tensor t = NO_TENSOR;
     int rc = weights_get(m->file, c->alpha, &t, e);
-    if (rc == 0 && tensor_count(t) != 1) rc = err_set(e, E_INPUT, "%s: %s is not one number", m->path, c->alpha);
+    if (rc == 0 && tensor_count(t) != 1) rc = err_set(e, E_INPUT, "%s: '%s' is not one number", m->path, c->alpha);
     if (rc == 0) rc = fetch(m, c->alpha, &alpha, e);
     if (rc == 0 && alpha[0] != 0) *ratio = alpha[0] / (float)rank;
     free(alpha);

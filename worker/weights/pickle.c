@@ -2,14 +2,15 @@
 //
 // A stack machine over tagged values. The only things that can be called are those of the whitelist, and "calling" one
 // builds a value here; a name off the list is refused when it is pushed. Values are shared by reference through the
-// memo, so a container may come to hold itself: walkers mark what they are in.
+// memo, so a container may come to hold itself: the result is walked before it is given out, and such a one refused.
 #include "worker/weights/pickle.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPS_MAX = 10000000, STACK_MAX = 1000000, MEMO_MAX = 1000000 };
+enum { OPS_MAX = 10000000, STACK_MAX = 1000000, MEMO_MAX = 1000000, DEPTH_MAX = 64 };
 enum global { G_ORDERED_DICT, G_TENSOR, G_TENSOR_V2, G_TENSOR_V3, G_PARAMETER, G_SIZE, G_STORAGE, G_BYTES, G_DTYPE };
 
 struct global_row {
@@ -61,10 +62,15 @@ struct machine {
     int rc; // the first failure; then nothing more happens
 };
 
-static void refuse(struct machine *m, const char *why)
+__attribute__((format(printf, 2, 3))) static void refuse(struct machine *m, const char *fmt, ...)
 {
-    if (m->rc == 0)
-        m->rc = err_set(m->e, E_INPUT, "%s: the pickle is not a plain state dict: %s (byte %zu)", m->what, why, m->at);
+    char why[160];
+    if (m->rc < 0) return;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof why, fmt, ap);
+    va_end(ap);
+    m->rc = err_set(m->e, E_INPUT, "%s: the pickle is not a plain state dict: %s (byte %zu)", m->what, why, m->at);
 }
 
 // The operations that pickles do have and state dicts do not, by the names that Python gives them.
@@ -80,11 +86,9 @@ static void refuse_operation(struct machine *m, uint8_t code)
                  {0x91, "FROZENSET"},      {0x92, "NEWOBJ_EX"}, {0x96, "BYTEARRAY8"}, {0x97, "NEXT_BUFFER"},
                  {0x98, "READONLY_BUFFER"}};
     const char *name = "unknown";
-    char why[128];
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (known[i].code == code) name = known[i].name;
-    snprintf(why, sizeof why, "it uses the operation %s (%02X), which no state dict needs", name, code);
-    refuse(m, why);
+    refuse(m, "it uses the operation %s (%02X), which no state dict needs", name, code);
 }
 
 // ---- values and stack
@@ -110,18 +114,19 @@ static void push(struct machine *m, struct pickle *v)
     m->stack[m->n_stack++] = v;
 }
 
-static struct pickle *pop(struct machine *m)
+// A mark is no value: what lies above it is all there is to take.
+static struct pickle *top(struct machine *m)
 {
-    if (m->n_stack > 0) return m->stack[--m->n_stack];
+    if (m->n_stack > 0 && m->stack[m->n_stack - 1]->kind != PK_MARK) return m->stack[m->n_stack - 1];
     refuse(m, "its stack is empty");
     return value_new(m, PK_NONE);
 }
 
-static struct pickle *top(struct machine *m)
+static struct pickle *pop(struct machine *m)
 {
-    if (m->n_stack > 0) return m->stack[m->n_stack - 1];
-    refuse(m, "its stack is empty");
-    return value_new(m, PK_NONE);
+    struct pickle *v = top(m);
+    if (m->rc == 0) m->n_stack--;
+    return v;
 }
 
 static void append(struct machine *m, struct pickle *list, struct pickle *v)
@@ -158,8 +163,12 @@ static void extend(struct machine *m, enum pickle_kind kind)
 {
     size_t from = find_mark(m);
     if (m->rc < 0) return;
-    if (from < 2 || m->stack[from - 2]->kind != kind || (kind == PK_DICT && (m->n_stack - from) % 2)) {
-        refuse(m, "a container is missing");
+    if (from < 2 || m->stack[from - 2]->kind != kind) {
+        refuse(m, "a %s is missing below the mark", kind == PK_DICT ? "dict" : "list");
+        return;
+    }
+    if (kind == PK_DICT && (m->n_stack - from) % 2) {
+        refuse(m, "the last of %zu keys and values has no other half", m->n_stack - from);
         return;
     }
     for (size_t i = from; i < m->n_stack; i++) append(m, m->stack[from - 2], m->stack[i]);
@@ -171,7 +180,7 @@ static void extend(struct machine *m, enum pickle_kind kind)
 static const uint8_t *take(struct machine *m, uint64_t n)
 {
     if (n > m->n - m->at) {
-        refuse(m, "it is cut");
+        refuse(m, "it is cut (bytes wanted: %llu, left: %zu)", (unsigned long long)n, m->n - m->at);
         return NULL;
     }
     m->at += n;
@@ -207,7 +216,7 @@ static const char *take_line(struct machine *m)
 {
     const uint8_t *p = m->bytes + m->at, *end = memchr(p, '\n', m->n - m->at);
     if (!end || end - p > 255) {
-        refuse(m, "a name is too long");
+        refuse(m, "a name has no end within 255 bytes");
         return "";
     }
     m->at += (size_t)(end - p) + 1;
@@ -253,25 +262,38 @@ static void push_storage(struct machine *m)
     push(m, v);
 }
 
-static bool is_counts(const struct pickle *v)
+static bool is_numbers(const struct pickle *v)
 {
-    if (!is(v, PK_TUPLE) || v->n > TENSOR_DIMS) return false;
+    if (!is(v, PK_TUPLE)) return false;
     for (size_t i = 0; i < v->n; i++)
-        if (!is(v->item[i], PK_INT) || v->item[i]->number < 0) return false;
+        if (!is(v->item[i], PK_INT)) return false;
     return true;
+}
+
+static void check_counts(struct machine *m, const char *word, const struct pickle *v)
+{
+    for (size_t i = 0; i < v->n; i++)
+        if (v->item[i]->number < 0)
+            refuse(m, "a tensor has the %s %lld on axis %zu", word, (long long)v->item[i]->number, i + 1);
 }
 
 static struct pickle *build_tensor(struct machine *m, enum global what, const struct pickle *args)
 {
     size_t least = what == G_TENSOR ? 4 : what == G_TENSOR_V2 ? 6 : 7;
     bool fits = is(args, PK_TUPLE) && args->n >= least && is(args->item[0], PK_STORAGE) && is(args->item[1], PK_INT) &&
-                args->item[1]->number >= 0 && is_counts(args->item[2]) && is_counts(args->item[3]) &&
-                args->item[2]->n == args->item[3]->n;
+                is_numbers(args->item[2]) && is_numbers(args->item[3]);
     fits = fits && (what != G_TENSOR_V3 || (is(args->item[6], PK_GLOBAL) && args->item[6]->number == G_DTYPE));
     if (!fits) {
         refuse(m, "a tensor has an unknown form");
         return NULL;
     }
+    const struct pickle *size = args->item[2], *stride = args->item[3];
+    if (args->item[1]->number < 0) refuse(m, "a tensor has the offset %lld", (long long)args->item[1]->number);
+    check_counts(m, "size", size);
+    check_counts(m, "stride", stride);
+    if (size->n > TENSOR_DIMS) refuse(m, "a tensor has %zu axes, more than %d", size->n, TENSOR_DIMS);
+    if (size->n != stride->n) refuse(m, "a tensor has sizes on %zu axes and strides on %zu", size->n, stride->n);
+    if (m->rc < 0) return NULL;
     struct pickle *v = value_new(m, PK_TENSOR);
     v->storage = args->item[0];
     v->offset = args->item[1]->number;
@@ -296,7 +318,7 @@ static void call(struct machine *m)
     else if (f->number == G_TENSOR || f->number == G_TENSOR_V2 || f->number == G_TENSOR_V3)
         v = build_tensor(m, (enum global)f->number, args);
     else
-        refuse(m, "a call has an unknown form");
+        refuse(m, "a call has arguments that it does not take");
     if (v) push(m, v);
 }
 
@@ -324,7 +346,7 @@ static void memo_get(struct machine *m, uint64_t i)
     if (i < m->memo_capacity && m->memo[i])
         push(m, m->memo[i]);
     else
-        refuse(m, "its memo lacks an entry");
+        refuse(m, "its memo lacks the entry %llu", (unsigned long long)i);
 }
 
 static void build(struct machine *m)
@@ -347,7 +369,9 @@ static void set_item(struct machine *m)
 
 static void tuple_of(struct machine *m, size_t n)
 {
-    if (m->n_stack < n)
+    size_t have = 0;
+    while (have < n && have < m->n_stack && m->stack[m->n_stack - 1 - have]->kind != PK_MARK) have++;
+    if (have < n)
         refuse(m, "its stack is empty");
     else
         collect(m, PK_TUPLE, m->n_stack - n, m->n_stack - n);
@@ -357,7 +381,7 @@ static void long1(struct machine *m)
 {
     uint64_t n = take_number(m, 1);
     if (n > 8) {
-        refuse(m, "a number is too long");
+        refuse(m, "a number has %llu bytes, more than 8", (unsigned long long)n);
         return;
     }
     uint64_t v = take_number(m, (int)n);
@@ -493,7 +517,10 @@ static void step(struct machine *m, uint8_t op)
         push_int(m, PK_BOOL, op == 0x88);
         break; // NEWTRUE, NEWFALSE
     case 0x30:
-        pop(m);
+        if (m->n_stack > 0)
+            m->n_stack--; // a mark too
+        else
+            refuse(m, "its stack is empty");
         break; // POP
     case 0x31: {
         size_t from = find_mark(m);
@@ -518,6 +545,21 @@ static void step(struct machine *m, uint8_t op)
     }
 }
 
+// ---- the result
+
+// Every container once: what it holds may stand elsewhere too, but not around it.
+static void walk(struct machine *m, struct pickle *v, int depth)
+{
+    if ((v->kind != PK_TUPLE && v->kind != PK_LIST && v->kind != PK_DICT) || v->walked || m->rc < 0) return;
+    if (v->entered)
+        refuse(m, "a %s holds itself", v->kind == PK_DICT ? "dict" : "list");
+    else if (depth > DEPTH_MAX)
+        refuse(m, "it is nested more than %d deep", DEPTH_MAX);
+    v->entered = true;
+    for (size_t i = 0; i < v->n && m->rc == 0; i++) walk(m, v->item[i], depth + 1);
+    v->walked = true;
+}
+
 int pickle_run(struct pickle **out, struct arena *a, const char *what, const uint8_t *bytes, size_t n, struct err *e)
 {
     struct machine m = {.a = a, .what = what, .bytes = bytes, .n = n, .e = e};
@@ -531,7 +573,8 @@ int pickle_run(struct pickle **out, struct arena *a, const char *what, const uin
         stopped = *op == 0x2e;
         if (!stopped) step(&m, *op);
     }
-    if (m.rc == 0 && m.n_stack != 1) refuse(&m, "it does not end with one result");
+    if (m.rc == 0 && m.n_stack != 1) refuse(&m, "it ends with %zu results, not one", m.n_stack);
+    if (m.rc == 0) walk(&m, m.stack[0], 0);
     if (m.rc == 0) *out = m.stack[0];
     free(m.stack);
     free(m.memo);

@@ -31,10 +31,11 @@ struct pickle {
     struct pickle *storage;       // TENSOR
     int64_t offset;               // TENSOR, elements
     struct pickle *size, *stride; // TENSOR: tuples of INT
-    bool seen;                    // for walkers: refuses a container inside itself
+    bool entered, walked;         // of a container, while the machine makes sure that none holds itself
 };
 
-// Runs the program of `n` bytes; the result and all it holds live in `a`. `what` names the file in messages.
+// Runs the program of `n` bytes; the result and all it holds live in `a`. No container of it holds itself. `what` names
+// the file in messages.
 int pickle_run(struct pickle **out, struct arena *a, const char *what, const uint8_t *bytes, size_t n, struct err *e);
 
 #endif

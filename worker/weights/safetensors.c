@@ -62,32 +62,36 @@ static int read_entry(struct entry *out, const struct weights_file *f, const cha
     const json_t *shape = json_object_get(j, "shape"), *offsets = json_object_get(j, "data_offsets");
     const char *type = json_string_value(json_object_get(j, "dtype"));
     const struct st_dtype *dt = find_dtype(type);
-    if (!name_is_valid(name, strlen(name))) return err_set(e, E_INPUT, "%s: a tensor's name is not valid", f->path);
-    if (!dt) return err_set(e, E_INPUT, "%s: %s has the unknown dtype '%s'", f->path, name, type ? type : "(none)");
+    if (!name_is_valid(name, strlen(name)))
+        return err_set(e, E_INPUT, "%s: the name of a tensor is empty, longer than 4096 bytes or no UTF-8", f->path);
+    if (!dt) return err_set(e, E_INPUT, "%s: '%s' has the unknown dtype '%s'", f->path, name, type ? type : "(none)");
     if (!json_is_array(shape) || json_array_size(shape) > TENSOR_DIMS || json_array_size(offsets) != 2)
-        return err_set(e, E_INPUT, "%s: %s lacks a shape of at most %d axes and two data_offsets", f->path, name,
+        return err_set(e, E_INPUT, "%s: '%s' lacks a shape of at most %d axes or two data_offsets", f->path, name,
                        TENSOR_DIMS);
     int64_t dims[TENSOR_DIMS];
     uint64_t bits = (uint64_t)dt->bits;
     int n = (int)json_array_size(shape);
     for (int i = 0; i < n; i++) {
         const json_t *v = json_array_get(shape, (size_t)i);
-        if (!is_count(v)) return err_set(e, E_INPUT, "%s: the shape of %s is not made of counts", f->path, name);
+        if (!is_count(v))
+            return err_set(e, E_INPUT, "%s: axis %d of '%s' is no whole number of 0 or more", f->path, i + 1, name);
         dims[i] = json_integer_value(v);
         if (mul_overflows(bits, (uint64_t)dims[i], &bits) || bits > INT64_MAX)
-            return err_set(e, E_INPUT, "%s: the shape of %s overflows", f->path, name);
+            return err_set(e, E_INPUT, "%s: the shape of '%s' overflows", f->path, name);
     }
-    if (bits % 8) return err_set(e, E_INPUT, "%s: %s does not fill whole bytes", f->path, name);
+    if (bits % 8)
+        return err_set(e, E_INPUT, "%s: the %llu bits of '%s' do not fill whole bytes", f->path,
+                       (unsigned long long)bits, name);
     const json_t *from = json_array_get(offsets, 0), *to = json_array_get(offsets, 1);
     if (!is_count(from) || !is_count(to))
-        return err_set(e, E_INPUT, "%s: the data_offsets of %s are not counts", f->path, name);
+        return err_set(e, E_INPUT, "%s: the data_offsets of '%s' are no whole numbers of 0 or more", f->path, name);
     *out = (struct entry){.name = name,
                           .from = (uint64_t)json_integer_value(from),
                           .to = (uint64_t)json_integer_value(to),
                           .t = tensor_of(NULL, dt->dtype, n, dims),
                           .dtype_name = dt->name};
     if (out->to < out->from || out->to - out->from != bits / 8)
-        return err_set(e, E_INPUT, "%s: %s has %llu bytes by its shape but data_offsets %llu to %llu", f->path, name,
+        return err_set(e, E_INPUT, "%s: '%s' has %llu bytes by its shape but data_offsets %llu to %llu", f->path, name,
                        (unsigned long long)(bits / 8), (unsigned long long)out->from, (unsigned long long)out->to);
     return 0;
 }
@@ -100,7 +104,8 @@ static int read_meta(struct weights *w, const struct weights_file *f, json_t *me
     if (!json_is_object(meta)) return err_set(e, E_INPUT, "%s: __metadata__ is not an object", f->path);
     json_object_foreach(meta, key, value)
     {
-        if (!json_is_string(value)) return err_set(e, E_INPUT, "%s: __metadata__ holds more than strings", f->path);
+        if (!json_is_string(value))
+            return err_set(e, E_INPUT, "%s: __metadata__ has '%s', which is no text", f->path, key);
         weights_add_meta(w, key, json_string_value(value));
     }
     return 0;
@@ -119,7 +124,7 @@ static int check_tiling(const struct weights_file *f, const struct entry *en, si
     uint64_t at = 0;
     for (size_t i = 0; i < n; i++) {
         if (en[i].from != at)
-            return err_set(e, E_INPUT, "%s: %s begins at byte %llu where %llu belongs", f->path, en[i].name,
+            return err_set(e, E_INPUT, "%s: '%s' begins at byte %llu where %llu belongs", f->path, en[i].name,
                            (unsigned long long)en[i].from, (unsigned long long)at);
         at = en[i].to;
     }
@@ -127,15 +132,16 @@ static int check_tiling(const struct weights_file *f, const struct entry *en, si
         return err_set(e, E_INPUT, "%s is cut: it holds %llu bytes of data of %llu; fetch it again", f->path,
                        (unsigned long long)size, (unsigned long long)at);
     if (at < size)
-        return err_set(e, E_INPUT, "%s has %llu bytes behind its last tensor", f->path,
-                       (unsigned long long)(size - at));
+        return err_set(e, E_INPUT, "%s has %llu %s too many behind its last tensor", f->path,
+                       (unsigned long long)(size - at), size - at == 1 ? "byte" : "bytes");
     return 0;
 }
 
 static int read_directory(struct weights *w, struct weights_file *f, json_t *header, uint64_t data, struct err *e)
 {
     size_t n_max = json_object_size(header), n = 0;
-    if (n_max > TENSORS_MAX) return err_set(e, E_INPUT, "%s lists %zu tensors", f->path, n_max);
+    if (n_max > TENSORS_MAX)
+        return err_set(e, E_INPUT, "%s lists %zu tensors, more than %d", f->path, n_max, TENSORS_MAX);
     struct entry *en = calloc(n_max + 1, sizeof *en);
     if (!en) return err_set(e, E_FATAL, "no memory for the directory of %s", f->path);
     const char *key;
@@ -160,7 +166,8 @@ static int read_directory(struct weights *w, struct weights_file *f, json_t *hea
 
 int safetensors_read(struct weights *w, struct weights_file *f, struct err *e)
 {
-    if (f->size < 8) return err_set(e, E_INPUT, "%s is cut: %llu bytes", f->path, (unsigned long long)f->size);
+    if (f->size < 8)
+        return err_set(e, E_INPUT, "%s is cut: it has %llu of at least 8 bytes", f->path, (unsigned long long)f->size);
     uint64_t n = le_bytes(f->map, 8);
     if (n > HEADER_MAX || n > f->size - 8)
         return err_set(e, E_INPUT, "%s is cut or is no safetensors file: its directory would take %llu of %llu bytes",

@@ -6,6 +6,7 @@
 #include "worker/weights/format.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,11 +37,13 @@ static int add_shards(struct weights *w, const char *path, const json_t *map, js
     {
         const char *shard = json_string_value(value);
         if (!is_plain_name(shard))
-            return err_set(e, E_INPUT, "%s: the shard of %s is not a plain file name", path, name);
+            return err_set(e, E_INPUT, "%s: the shard '%s' of '%s' is not a plain file name", path,
+                           shard ? shard : "(no text)", name);
         if (json_object_get(seen, shard)) continue;
         char file[4096];
         beside(file, sizeof file, path, shard);
-        if (json_object_set_new(seen, shard, json_true()) < 0) return err_set(e, E_FATAL, "no memory");
+        if (json_object_set_new(seen, shard, json_true()) < 0)
+            return err_set(e, E_FATAL, "no memory for the index %s", path);
         int rc = weights_add_file(w, file, e);
         if (rc < 0) return err_wrap(e, "%s", path);
     }
@@ -57,9 +60,9 @@ static int check_places(const struct weights *w, const char *path, const json_t 
         beside(file, sizeof file, path, json_string_value(value));
         const char *said = json_string_value(value);
         if (!weights_has(w, name))
-            return err_set(e, E_INPUT, "%s says that %s holds %s, which it does not", path, said, name);
+            return err_set(e, E_INPUT, "%s says that %s holds '%s', which it does not", path, said, name);
         if (strcmp(weights_file(w, name), file) != 0)
-            return err_set(e, E_INPUT, "%s says that %s holds %s, but %s holds it", path, said, name,
+            return err_set(e, E_INPUT, "%s says that %s holds '%s', but %s holds it", path, said, name,
                            weights_file(w, name));
     }
     return 0;
@@ -70,7 +73,7 @@ int shards_add_index(struct weights *w, const char *path, struct err *e)
     json_t *index = NULL, *seen = json_object();
     int rc = json_read(&index, path, e);
     const json_t *map = json_object_get(index, "weight_map");
-    if (rc == 0 && json_object_size(map) == 0) rc = err_set(e, E_INPUT, "%s has no weight_map", path);
+    if (rc == 0 && json_object_size(map) == 0) rc = err_set(e, E_INPUT, "%s has no weight_map, or an empty one", path);
     if (rc == 0) rc = add_shards(w, path, map, seen, e);
     if (rc == 0) rc = check_places(w, path, map, e);
     json_decref(index);
@@ -94,7 +97,7 @@ struct listing {
 static int list_folder(struct listing *l, const char *path, struct err *e)
 {
     DIR *dir = opendir(path);
-    if (!dir) return err_set(e, E_INPUT, "cannot read the folder %s", path);
+    if (!dir) return err_set(e, E_INPUT, "cannot read the folder %s: %s", path, strerror(errno));
     for (struct dirent *d; (d = readdir(dir));) {
         int i, n;
         if (ends_with(d->d_name, ".safetensors.index.json") || ends_with(d->d_name, ".bin.index.json"))
@@ -131,5 +134,6 @@ int shards_add_folder(struct weights *w, const char *path, struct err *e)
         return weights_add_file(w, file, e);
     }
     return err_set(e, E_INPUT, "the folder %s holds %s", path,
-                   l.n_single ? "several weight files and no index; name one of them" : "no safetensors file");
+                   l.n_single ? "several weight files and no index; name one of them"
+                              : "no safetensors file; name the file, or fetch the model again");
 }

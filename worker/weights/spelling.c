@@ -189,7 +189,7 @@ static int fuse_one(struct weights *w, int layer, const char *tail, struct err *
         if (rc < 0) return rc;
         if (part[i].n < 1 || part[i].dtype != part[0].dtype || !tensor_same_shape(part[i], part[0]) ||
             !tensor_is_contiguous(part[i]) || part[i].scale)
-            return err_set(e, E_INPUT, "%s: %s is not made like its neighbours", weights_file(w, name), name);
+            return err_set(e, E_INPUT, "%s: '%s' is not made like its neighbours", weights_file(w, name), name);
     }
     int64_t shape[TENSOR_DIMS], bytes = tensor_bytes(part[0]);
     memcpy(shape, part[0].shape, sizeof shape);

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { PICKLE_MAX = 64 << 20, DEPTH_MAX = 64, KEY_MAX = 64 };
+enum { PICKLE_MAX = 64 << 20, DEPTH_MAX = 64, KEY_MAX = 64, WALKED_MAX = 1000000 };
 
 struct torchpt {
     struct weights *w;
@@ -16,7 +16,7 @@ struct torchpt {
     struct arena a; // directory and pickle values; gone after reading
     struct zip z;
     char root[512];
-    int64_t n_tensors;
+    int64_t n_tensors, n_walked; // walked: a dict that stands at two places is entered twice
     struct err *e;
 };
 
@@ -31,7 +31,9 @@ static int find_root(struct torchpt *t)
             n++;
         }
         if (strncmp(slash, "/code/", 6) == 0)
-            return err_set(t->e, E_INPUT, "%s is a TorchScript archive, not a state dict", t->f->path);
+            return err_set(t->e, E_INPUT,
+                           "%s is a TorchScript archive, not a state dict; save its state_dict with torch.save",
+                           t->f->path);
     }
     if (n == 1) return 0;
     return err_set(t->e, E_INPUT, "%s is a zip file with %d members called data.pkl; a PyTorch checkpoint has one",
@@ -55,13 +57,17 @@ static bool is_key(const char *s)
 static int storage_of(struct torchpt *t, const char *name, const struct pickle *s, const struct zip_member **out)
 {
     char tail[KEY_MAX + 8];
-    if (!is_key(s->text)) return err_set(t->e, E_INPUT, "%s: %s names a storage '%.64s'", t->f->path, name, s->text);
+    if (!is_key(s->text))
+        return err_set(
+            t->e, E_INPUT,
+            "%s: '%s' lies in the storage '%.80s', which is no name of one (at most %d letters, digits, _ and -)",
+            t->f->path, name, s->text, KEY_MAX);
     snprintf(tail, sizeof tail, "data/%s", s->text);
     const struct zip_member *m = member(t, tail);
-    if (!m) return err_set(t->e, E_INPUT, "%s lacks the storage %s of %s", t->f->path, tail, name);
+    if (!m) return err_set(t->e, E_INPUT, "%s lacks the storage %s of '%s'", t->f->path, tail, name);
     uint64_t bytes;
     if (mul_overflows((uint64_t)s->count, (uint64_t)dtype_size(s->dtype), &bytes) || bytes != m->size)
-        return err_set(t->e, E_INPUT, "%s: the storage %s has %llu bytes where %s needs %lld elements of %s",
+        return err_set(t->e, E_INPUT, "%s: the storage %s has %llu bytes where '%s' needs %lld elements of %s",
                        t->f->path, tail, (unsigned long long)m->size, name, (long long)s->count,
                        dtype_table[s->dtype].name);
     *out = m;
@@ -75,17 +81,18 @@ static int add_tensor(struct torchpt *t, const char *name, const struct pickle *
     if (rc < 0) return rc;
     tensor v = {.dtype = p->dtype, .n = (int)p->size->n};
     uint64_t last = (uint64_t)p->offset, reach, size = (uint64_t)dtype_size(v.dtype), bytes = size;
-    bool empty = false, over = false;
+    bool empty = false, over = false, huge = false;
     for (int i = 0; i < v.n; i++) {
         v.shape[i] = p->size->item[i]->number;
         v.stride[i] = p->stride->item[i]->number;
         empty |= v.shape[i] == 0;
-        over |= mul_overflows(bytes, (uint64_t)v.shape[i], &bytes) || bytes > INT64_MAX; // strides of 0 reach nowhere
+        huge |= mul_overflows(bytes, (uint64_t)v.shape[i], &bytes) || bytes > INT64_MAX; // strides of 0 reach nowhere
         over |= v.shape[i] > 0 && (mul_overflows((uint64_t)v.shape[i] - 1, (uint64_t)v.stride[i], &reach) ||
                                    add_overflows(last, reach, &last));
     }
+    if (!empty && huge) return err_set(t->e, E_INPUT, "%s: the shape of '%s' overflows", t->f->path, name);
     if (!empty && (over || last >= m->size / size))
-        return err_set(t->e, E_INPUT, "%s: %s reaches beyond its storage of %llu bytes", t->f->path, name,
+        return err_set(t->e, E_INPUT, "%s: '%s' reaches beyond its storage of %llu bytes", t->f->path, name,
                        (unsigned long long)m->size);
     v.data = (void *)(m->data + (empty ? 0 : (uint64_t)p->offset * size));
     t->n_tensors++;
@@ -102,22 +109,23 @@ static bool has_tensors(const struct pickle *dict)
 // Every tensor under `dict` by its name behind `prefix`; nested dicts only when asked.
 static int walk(struct torchpt *t, struct pickle *dict, const char *prefix, bool nested, int depth)
 {
-    if (depth > DEPTH_MAX || dict->seen)
-        return err_set(t->e, E_INPUT, "%s: the checkpoint holds itself or is nested too deeply", t->f->path);
-    dict->seen = true;
+    if (depth > DEPTH_MAX)
+        return err_set(t->e, E_INPUT, "%s: the checkpoint is nested more than %d deep", t->f->path, DEPTH_MAX);
     int rc = 0;
     for (size_t i = 0; i + 1 < dict->n && rc == 0; i += 2) {
         struct pickle *key = dict->item[i], *v = dict->item[i + 1];
         if (key->kind != PK_STR || (v->kind != PK_TENSOR && (v->kind != PK_DICT || !nested))) continue;
+        if (++t->n_walked > WALKED_MAX)
+            return err_set(t->e, E_INPUT, "%s lists more than %d tensors", t->f->path, WALKED_MAX);
         const char *name = arena_printf(&t->a, "%s%s", prefix, key->text);
         if (!name_is_valid(name, strlen(name)))
-            rc = err_set(t->e, E_INPUT, "%s: a tensor's name is not valid", t->f->path);
+            rc = err_set(t->e, E_INPUT, "%s: the name of a tensor is empty, longer than 4096 bytes or no UTF-8",
+                         t->f->path);
         else if (v->kind == PK_TENSOR)
             rc = add_tensor(t, name, v);
         else
             rc = walk(t, v, arena_printf(&t->a, "%s.", name), true, depth + 1);
     }
-    dict->seen = false;
     return rc;
 }
 
@@ -141,16 +149,20 @@ static int read_checkpoint(struct torchpt *t)
     if (rc < 0) return rc;
     const struct zip_member *order = member(t, "byteorder"), *pkl = member(t, "data.pkl");
     if (order && order->size == 3 && memcmp(order->data, "big", 3) == 0)
-        return err_set(t->e, E_INPUT, "%s was saved on a big-endian machine", t->f->path);
+        return err_set(t->e, E_INPUT, "%s was saved on a big-endian machine; load and save it again on another",
+                       t->f->path);
     if (pkl->size > PICKLE_MAX)
-        return err_set(t->e, E_INPUT, "%s: data.pkl has %llu bytes", t->f->path, (unsigned long long)pkl->size);
+        return err_set(t->e, E_INPUT, "%s: data.pkl has %llu bytes, more than %d", t->f->path,
+                       (unsigned long long)pkl->size, PICKLE_MAX);
     struct pickle *top = NULL;
     rc = pickle_run(&top, &t->a, t->f->path, pkl->data, pkl->size, t->e);
     if (rc < 0) return rc;
-    if (top->kind != PK_DICT) return err_set(t->e, E_INPUT, "%s holds no dict of tensors", t->f->path);
+    if (top->kind != PK_DICT)
+        return err_set(t->e, E_INPUT, "%s holds no dict of tensors; save a state dict with torch.save", t->f->path);
     struct pickle *dict = descend(top);
     rc = walk(t, dict, "", !has_tensors(dict), 0);
-    if (rc == 0 && t->n_tensors == 0) rc = err_set(t->e, E_INPUT, "%s holds no tensor", t->f->path);
+    if (rc == 0 && t->n_tensors == 0)
+        rc = err_set(t->e, E_INPUT, "%s holds no tensor; save a state dict with torch.save", t->f->path);
     return rc;
 }
 

@@ -119,7 +119,7 @@ static int enter_anew(struct weights *w, struct err *e)
         struct record *other = &w->record[*s - 1];
         int set = r.file ? r.file->set : 0, other_set = other->file ? other->file->set : 0;
         if (set == other_set)
-            return err_set(e, E_INPUT, "%s holds %s in two spellings", r.file ? r.file->path : "the set", r.name);
+            return err_set(e, E_INPUT, "%s holds '%s' in two spellings", r.file ? r.file->path : "the set", r.name);
         if (set > other_set) *other = r;
         w->n_replaced++;
     }
@@ -167,7 +167,7 @@ int weights_add_record(struct weights *w, struct weights_file *f, const char *na
                        struct err *e)
 {
     struct record *r = record_for(w, name);
-    if (r->file && r->file == f) return err_set(e, E_INPUT, "%s holds %s twice", f->path, name);
+    if (r->file && r->file == f) return err_set(e, E_INPUT, "%s holds '%s' twice", f->path, name);
     if (r->file) w->n_replaced++;
     int size = dtype_size(t.dtype);
     if (size > 1 && (uintptr_t)t.data % (uintptr_t)size && tensor_is_contiguous(t)) {
@@ -230,7 +230,7 @@ static int map_file(struct weights *w, const char *path, struct weights_file **o
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         rc = err_set(e, E_INPUT, "%s is not a file", path);
     else if (st.st_size == 0)
-        rc = err_set(e, E_INPUT, "%s is empty", path);
+        rc = err_set(e, E_INPUT, "%s is empty (0 bytes)", path);
     else if ((map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED)
         rc = err_set(e, E_FATAL, "cannot map %s: %s", path, strerror(errno));
     close(fd);
@@ -264,22 +264,13 @@ static int add_path(struct weights *w, const char *path, struct err *e)
     return weights_add_file(w, path, e);
 }
 
-// Most of what is wrong with a file has one way out.
-static int way_out(int rc, struct err *e)
-{
-    if (rc != E_INPUT || !e || strchr(e->text, ';')) return rc;
-    size_t n = strlen(e->text);
-    snprintf(e->text + n, sizeof e->text - n, "; copy or fetch it again");
-    return rc;
-}
-
 int weights_add(struct weights *w, const char *path, struct err *e)
 {
     w->n_sets++;
     int rc = add_path(w, path, e);
     if (rc == 0) rc = quant_settle(w, e);
     if (rc == 0) rc = spelling_settle(w, e);
-    return way_out(rc, e);
+    return rc == E_INPUT ? err_way(e, WEIGHTS_WAY) : rc;
 }
 
 int weights_new(struct weights **out, struct err *e)
@@ -340,10 +331,10 @@ int weights_get(const struct weights *w, const char *name, tensor *out, struct e
     const char *file = weights_file(w, name);
     if (!r)
         return err_set(e, E_INPUT,
-                       "%s lacks the tensor %s; it is damaged or of another model: copy or fetch the right one", file,
+                       "%s lacks the tensor '%s'; it is damaged or of another model: copy or fetch the right one", file,
                        name);
     if (r->t.dtype == DT_NONE)
-        return err_set(e, E_INPUT, "%s: %s is stored as %s, which is not read here; fetch the bf16 or f32 weights",
+        return err_set(e, E_INPUT, "%s: '%s' is stored as %s, which is not read here; fetch the bf16 or f32 weights",
                        file, name, r->dtype_name);
     *out = r->t;
     return 0;
@@ -388,7 +379,7 @@ static int wrong_shape(const struct weights *w, const char *name, tensor t, int 
     tensor_text(tensor_of(NULL, t.dtype, n, shape), want, sizeof want);
     return err_set(
         e, E_INPUT,
-        "%s: %s is %s where %s belongs; the file is damaged or of another model: copy or fetch the right one",
+        "%s: '%s' is %s where %s belongs; the file is damaged or of another model: copy or fetch the right one",
         weights_file(w, name), name, have, want);
 }
 

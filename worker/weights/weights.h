@@ -11,6 +11,7 @@
 #include "proto/base/err.h"
 
 struct weights;
+#define WEIGHTS_WAY "copy or fetch it again" // out of most that is wrong with a model's file
 
 int weights_open(struct weights **out, const char *path, struct err *e); // owner: caller
 int weights_new(struct weights **out, struct err *e);                    // an empty set, for weights_put; owner: caller

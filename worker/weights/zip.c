@@ -87,7 +87,7 @@ static int read_member(struct zip_member *m, struct arena *a, const struct weigh
     if (!good_name(name, n_name)) return broken(f, "a member's name is not valid", e);
     if (!read_extra(p + CENTRAL_BYTES + n_name, n_extra, (uint64_t *[]){&size, &packed, &local}))
         return broken(f, "an extra field is cut", e);
-    if (p[8] & 1) return err_set(e, E_INPUT, "%s is encrypted", f->path);
+    if (p[8] & 1) return err_set(e, E_INPUT, "%s is encrypted; save it again without a password", f->path);
     if (le_bytes(p + 10, 2) != 0 || packed != size)
         return err_set(e, E_INPUT,
                        "%s holds compressed members; PyTorch stores them plainly: save it again with torch.save",
