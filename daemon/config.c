@@ -2,6 +2,7 @@
 #include "daemon/config.h"
 
 #include "daemon/launch.h"
+#include "proto/file.h"
 #include "proto/yaml.h"
 
 #include <errno.h>
@@ -59,6 +60,7 @@ static int file_read(struct config *c, struct err *e)
     int rc = yaml_read(&tree, c->file, e);
     if (rc >= 0 && !json_is_object(tree) && !json_is_null(tree))
         rc = err_set(e, E_INPUT, "%s is not a list of keys and values", c->file);
+    if (rc == E_INPUT) file_way(c->file, e);
     json_object_foreach(tree, key, value)
     {
         char from[300], number[64];
@@ -97,7 +99,8 @@ static int flags_read(struct config *c, int argc, char **argv, bool own, struct 
 {
     for (int i = 0; i < argc; i++) {
         char key[64];
-        if (strncmp(argv[i], "--", 2) != 0) return err_set(e, E_INPUT, "'%s' stands alone", argv[i]);
+        if (strncmp(argv[i], "--", 2) != 0)
+            return err_set(e, E_INPUT, "'%s' stands alone; settings are --key VALUE", argv[i]);
         size_t n = strcspn(argv[i], "=");
         const char *text = argv[i][n] ? argv[i] + n + 1 : NULL, *from = argv[i];
         snprintf(key, sizeof key, "%.*s", (int)n - 2, argv[i] + 2);

@@ -37,7 +37,9 @@ int inputs_hash(char name[65], const char *path, struct err *e)
         int why = errno;
         free(piece);
         if (fd >= 0) close(fd);
-        if (n < 0) return err_set(e, E_INPUT, "cannot read it: %s", strerror(why));
+        if (n < 0)
+            return err_set(e, E_INPUT, "cannot read it: %s; %s", strerror(why),
+                           why == EACCES ? "give yourself the right to read it (chmod)" : "copy it again");
     }
     hash_final(&h, bytes);
     hex(name, bytes);

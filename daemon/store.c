@@ -167,7 +167,9 @@ static int folder_take(struct store *s, struct err *e)
     if (s->lock < 0)
         return err_set(e, E_INPUT, "cannot write in %s: %s; choose another place", s->folder, strerror(errno));
     for (int waited = 0; flock(s->lock, LOCK_EX | LOCK_NB) < 0; waited += 50) {
-        if (waited >= PATIENCE_MS) return err_set(e, E_BUSY, "another process works in %s", s->folder);
+        if (waited >= PATIENCE_MS)
+            return err_set(e, E_BUSY, "another process works in %s; wait for its end, or take another folder",
+                           s->folder);
         usleep(50000);
     }
     return 0;

@@ -89,7 +89,7 @@ int chan_key_read(struct chan_key *k, const char *path, struct err *e)
     struct stat st;
     size_t n;
     int rc = file_text(&text, &n, path, FILE_MAX, e);
-    if (rc < 0) return rc;
+    if (rc < 0) return rc == E_INPUT ? file_way(path, e) : rc;
     if (stat(path, &st) < 0 || (st.st_mode & 077) != 0)
         rc = err_set(e, E_INPUT, "others may read the secret key %s (mode %03o); chmod 600 it", path,
                      (unsigned)st.st_mode & 0777u);
@@ -133,14 +133,15 @@ int chan_friends_read(struct chan_friends *f, const char *path, struct err *e)
     if (rc >= 0) return 0;
     free(f->v);
     *f = (struct chan_friends){0};
-    return rc;
+    return rc == E_INPUT ? file_way(path, e) : rc;
 }
 
 int chan_friend_read(struct chan_friend *f, const char *path, struct err *e)
 {
     struct chan_friends all;
     int rc = chan_friends_read(&all, path, e);
-    if (rc >= 0 && all.n != 1) rc = err_set(e, E_INPUT, "%s has %d public keys, not one", path, all.n);
+    if (rc >= 0 && all.n != 1)
+        rc = err_set(e, E_INPUT, "%s has %d public keys, not one; give the .pub file of the other end", path, all.n);
     if (rc >= 0) *f = all.v[0];
     free(all.v);
     return rc;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 int file_text(char **out, size_t *n, const char *path, size_t max, struct err *e)
 {
@@ -34,4 +35,12 @@ int file_text(char **out, size_t *n, const char *path, size_t max, struct err *e
     *out = text;
     *n = (size_t)st.st_size;
     return 0;
+}
+
+int file_way(const char *path, struct err *e)
+{
+    struct stat st;
+    if (stat(path, &st) < 0) return err_way(e, "check the name");
+    if (!S_ISREG(st.st_mode)) return err_way(e, "name a file");
+    return err_way(e, access(path, R_OK) < 0 ? "give yourself the right to read it (chmod)" : "mend it there");
 }

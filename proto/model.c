@@ -26,6 +26,7 @@
 #include "proto/model.h"
 
 #include "proto/base/opt.h"
+#include "proto/file.h"
 #include "proto/yaml.h"
 
 #include <dirent.h>
@@ -273,8 +274,7 @@ static int read_yaml(struct model *m, struct err *e)
     if (access(path, F_OK) < 0) return 0;
     json_t *tree = NULL;
     int rc = yaml_read(&tree, path, e);
-    if (rc < 0) return rc;
-    if (!json_is_object(tree) && !json_is_null(tree))
+    if (rc == 0 && !json_is_object(tree) && !json_is_null(tree))
         rc = err_set(e, E_INPUT, "%s is not a list of keys and values", path);
     const char *key;
     json_t *v;
@@ -283,7 +283,8 @@ static int read_yaml(struct model *m, struct err *e)
         if (rc == 0) rc = take_key(m, path, key, v, e);
     }
     json_decref(tree);
-    return rc < 0 ? rc : check_frames(m, path, e);
+    if (rc == 0) rc = check_frames(m, path, e);
+    return rc == E_INPUT ? file_way(path, e) : rc;
 }
 
 // ---- config.json of the base model: what no tensor's shape tells
@@ -321,7 +322,7 @@ static int read_config(struct model *m, const char *root, struct err *e)
     int rc = json_read(&j, path, e);
     if (rc == 0) rc = take_config(m, path, j, e);
     json_decref(j);
-    return rc;
+    return rc == E_INPUT ? err_way(e, "copy or fetch it again") : rc;
 }
 
 // ---- parts under their published names

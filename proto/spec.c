@@ -339,8 +339,8 @@ static int check_file(const char *key, const char *path, struct err *e)
 {
     struct stat st;
     if (stat(path, &st) < 0) {
-        if (errno == ENOENT) return err_set(e, E_INPUT, "%s: there is no file %s", key, path);
-        return err_set(e, E_INPUT, "%s: cannot read %s: %s", key, path, strerror(errno));
+        if (errno == ENOENT) return err_set(e, E_INPUT, "%s: there is no file %s; check the name", key, path);
+        return err_set(e, E_INPUT, "%s: cannot read %s: %s; check the name", key, path, strerror(errno));
     }
     if (S_ISDIR(st.st_mode)) return err_set(e, E_INPUT, "%s: %s is a folder; give a file", key, path);
     return 0;

@@ -2,6 +2,7 @@
 //
 // Both are read into one tree. Keys that the published program nests (cond_audio, bbox) are taken apart here; every
 // other key goes through the same table as the flags, so that a misspelt one is answered with its nearest neighbour.
+#include "proto/file.h"
 #include "proto/spec.h"
 #include "proto/yaml.h"
 
@@ -150,10 +151,9 @@ int spec_read_file(struct spec *s, const char *path, struct err *e)
     const char *dot = strrchr(path, '.');
     bool yaml = dot && (strcmp(dot, ".yaml") == 0 || strcmp(dot, ".yml") == 0);
     int rc = yaml ? yaml_read(&tree, path, e) : json_read(&tree, path, e);
-    if (rc < 0) return rc;
-    rc = spec_read_tree(s, path, tree, e);
+    if (rc == 0) rc = spec_read_tree(s, path, tree, e);
     if (rc == 0 && !yaml && json_object_get(tree, "cond_audio") && !json_object_get(tree, "prompt"))
         rc = err_set(e, E_INPUT, "%s lacks the key prompt; an empty one is allowed", path);
     json_decref(tree);
-    return rc;
+    return rc == E_INPUT ? file_way(path, e) : rc;
 }

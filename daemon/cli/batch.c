@@ -7,6 +7,7 @@
 #include "daemon/cli/cli.h"
 #include "daemon/cli/client.h"
 #include "daemon/cli/flags.h"
+#include "proto/file.h"
 #include "proto/yaml.h"
 
 #include <stdio.h>
@@ -76,7 +77,7 @@ static int file_read(struct batch *b, struct err *e)
     const char *dot = b->file ? strrchr(b->file, '.') : NULL;
     if (!b->file) return 0;
     int rc = strcmp(dot, ".json") == 0 ? json_read(&b->common, b->file, e) : yaml_read(&b->common, b->file, e);
-    if (rc < 0) return rc;
+    if (rc < 0) return rc == E_INPUT ? file_way(b->file, e) : rc;
     b->items = json_incref(json_object_get(b->common, "items"));
     if (!json_is_array(b->items) || json_array_size(b->items) == 0)
         return err_set(e, E_INPUT, "%s has no list `items`; each of its entries is a job, and other keys hold for all",
@@ -91,7 +92,8 @@ static int count(struct batch *b, struct err *e)
     const char *first = b->items ? "items" : NULL;
     b->n_items = b->items ? (int)json_array_size(b->items) : 1;
     for (int k = 0; k < LISTS; k++) {
-        if (b->word[k] && b->n[k] == 0) return err_set(e, E_INPUT, "%s wants files", list_flags[k]);
+        if (b->word[k] && b->n[k] == 0)
+            return err_set(e, E_INPUT, "%s wants files: %s FILE...", list_flags[k], list_flags[k]);
         if (b->n[k] <= 1) continue;
         if (first && b->n[k] != b->n_items)
             return err_set(e, E_INPUT, "%s has %d entries and %s %d: give as many of each, or one", list_flags[k],

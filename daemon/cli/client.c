@@ -75,7 +75,8 @@ int client_wait(struct client *c, int64_t patience_ms, struct err *e)
         }
         if (nobody.code && clock_ms() > end - patience_ms + NOBODY_MS)
             return err_set(e, E_LOST, "%s; is the daemon running there?", nobody.text);
-        if (clock_ms() > end) return err_set(e, E_LOST, "the daemon does not answer");
+        if (clock_ms() > end)
+            return err_set(e, E_LOST, "the daemon does not answer; see what it says (its log), or start it again");
         struct pollfd p = {.fd = chan_fd(c->chan), .events = POLLIN};
         poll(&p, 1, 100);
     }
@@ -151,10 +152,11 @@ static int bring(struct client *c, const char *path, const char *hex, struct err
 {
     struct stat st;
     int rc = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) < 0) rc = err_set(e, E_INPUT, "cannot read %s: %s", path, strerror(errno));
+    if (fd < 0 || fstat(fd, &st) < 0)
+        rc = err_set(e, E_INPUT, "cannot read %s: %s; check the file", path, strerror(errno));
     uint64_t total = rc < 0 ? 0 : (uint64_t)st.st_size, have = 0;
     for (ssize_t n = 0; rc >= 0; n = pread(fd, c->piece, sizeof c->piece, (off_t)have)) {
-        if (n < 0) rc = err_set(e, E_INPUT, "cannot read %s: %s", path, strerror(errno));
+        if (n < 0) rc = err_set(e, E_INPUT, "cannot read %s: %s; check the file", path, strerror(errno));
         if (n < 0) break;
         struct msg *m = client_message(c, MSG_PUT);
         for (int i = 0; i < 32; i++) sscanf(hex + 2 * i, "%2hhx", &m->put.hash[i]);
@@ -178,9 +180,11 @@ int client_bring(struct client *c, json_t *tree, struct err *e)
         struct stat st;
         const char *path = json_string_value(json_object_get(tree, media[i]));
         if (!path || strcmp(path, "None") == 0) continue;
-        if (stat(path, &st) < 0) return err_set(e, E_INPUT, "--%s: there is no file %s", media[i], path);
-        if (!S_ISREG(st.st_mode)) return err_set(e, E_INPUT, "--%s: %s is no file", media[i], path);
-        if (st.st_size == 0) return err_set(e, E_INPUT, "--%s: %s is empty (0 bytes)", media[i], path);
+        if (stat(path, &st) < 0)
+            return err_set(e, E_INPUT, "--%s: there is no file %s; check the name", media[i], path);
+        if (!S_ISREG(st.st_mode)) return err_set(e, E_INPUT, "--%s: %s is no file; name a file", media[i], path);
+        if (st.st_size == 0)
+            return err_set(e, E_INPUT, "--%s: %s is empty (0 bytes); make or copy it again", media[i], path);
         int rc = inputs_hash(hex, path, e);
         if (rc < 0) err_wrap(e, "%s", path);
         if (rc >= 0) rc = bring(c, path, hex, e);
@@ -214,7 +218,7 @@ int client_flags(struct client *c, bool id, int *argc, char **argv, struct err *
         } else if (id && c->id == 0 && (c->id = strtoull(argv[i], &end, 10)) > 0 && *end == 0)
             continue;
         else if (id)
-            return err_set(e, E_INPUT, "'%s' is no number of a job", argv[i]);
+            return err_set(e, E_INPUT, "'%s' is no number of a job; longtake list shows them", argv[i]);
         else
             argv[n++] = argv[i];
     }
@@ -265,14 +269,14 @@ int client_fetch(struct client *c, struct err *e)
         size_t n = c->in.n_bulk ? c->in.bulk[0].n : 0;
         if (fd < 0) fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
         if (fd < 0 || pwrite(fd, n ? c->in.bulk[0].data : "", n, (off_t)at) != (ssize_t)n)
-            rc = err_set(e, E_FATAL, "cannot write %s: %s", part, strerror(errno));
+            rc = err_set(e, E_FATAL, "cannot write %s: %s; choose another place with -o", part, strerror(errno));
         else if (n == 0 && at < total)
-            rc = err_set(e, E_FATAL, "the film ends at byte %llu of %llu", (unsigned long long)at,
+            rc = err_set(e, E_FATAL, "the film ends at byte %llu of %llu; fetch it again", (unsigned long long)at,
                          (unsigned long long)total);
         at += n;
     }
     if (rc >= 0 && (fsync(fd) < 0 || rename(part, c->output) < 0))
-        rc = err_set(e, E_FATAL, "cannot write %s: %s", c->output, strerror(errno));
+        rc = err_set(e, E_FATAL, "cannot write %s: %s; choose another place with -o", c->output, strerror(errno));
     if (fd >= 0) close(fd);
     if (rc < 0) unlink(part);
     return rc;

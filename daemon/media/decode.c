@@ -101,7 +101,9 @@ static int input_open(struct decoder *d, struct err *e)
     av_dict_set(&o, "format_whitelist", formats, 0);
     rc = avformat_open_input(&d->in, url, NULL, &o);
     av_dict_free(&o);
-    if (rc == AVERROR(EACCES)) return err_set(e, E_INPUT, "voice %s: no permission to read it", d->path);
+    if (rc == AVERROR(EACCES))
+        return err_set(e, E_INPUT, "voice %s: cannot read it: %s; give yourself the right to read it (chmod)", d->path,
+                       strerror(EACCES));
     if (rc >= 0) rc = avformat_find_stream_info(d->in, NULL);
     av_strerror(rc, why, sizeof why);
     if (rc == AVERROR(EINVAL)) // the list above, in FFmpeg's words
@@ -263,7 +265,7 @@ static int frame_out(struct decoder *d, struct err *e)
     }
     uint8_t *out = (uint8_t *)d->out;
     int n = swr_convert(d->swr, &out, (int)d->room, (const uint8_t **)f->extended_data, f->nb_samples);
-    if (n < 0) return err_set(e, E_INPUT, "voice %s: its samples cannot be converted", d->path);
+    if (n < 0) return err_set(e, E_INPUT, "voice %s: its samples cannot be converted; save it as WAV", d->path);
     return samples_hold(d, n, e);
 }
 

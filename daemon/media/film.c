@@ -271,7 +271,7 @@ int film_length(struct film *f, int64_t limit_us, struct film_length *n, struct 
     AVFormatContext *in = NULL;
     if (input_demux(&in, f->fd, formats) < 0 || f->stream >= (int)in->nb_streams) {
         input_close(&in);
-        return err_set(e, E_INPUT, "picture %s changed while it was read", f->path);
+        return err_set(e, E_INPUT, "picture %s changed while it was read; try again", f->path);
     }
     AVRational rate = film_rate(f);
     int64_t frame_us = av_rescale(1000000, rate.den, rate.num), end_us = 0;
@@ -315,7 +315,8 @@ static int refuse_format(const char *path, int fd, int rc, struct err *e)
                        "picture %s is neither a picture (PNG, JPEG, WebP, BMP) nor a video that can be read (MP4, MOV, "
                        "MKV, WebM, AVI); convert it to one of these",
                        path);
-    return err_set(e, E_INPUT, "picture %s is not a readable picture or video: %s", path, why);
+    return err_set(e, E_INPUT, "picture %s is not a readable picture or video: %s; convert it to PNG or MP4", path,
+                   why);
 }
 
 static int refuse_size(const char *path, long w, long h, struct err *e)

@@ -24,7 +24,7 @@ int input_check(const char *word, const char *path, struct err *e)
         return err_set(e, E_INPUT, "%s %s: %s; check the name", word, path,
                        errno == ENOENT ? "there is no such file" : strerror(errno));
     if (S_ISDIR(st.st_mode)) return err_set(e, E_INPUT, "%s %s is a folder; name a file in it", word, path);
-    if (!S_ISREG(st.st_mode)) return err_set(e, E_INPUT, "%s %s is not a file", word, path);
+    if (!S_ISREG(st.st_mode)) return err_set(e, E_INPUT, "%s %s is not a file; name a file", word, path);
     if (st.st_size == 0) return err_set(e, E_INPUT, "%s %s is empty (0 bytes); make or copy it again", word, path);
     return 0;
 }
@@ -35,7 +35,8 @@ int input_fd(const char *word, const char *path, struct err *e)
     if (rc < 0) return rc;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd >= 0) return fd;
-    return err_set(e, E_INPUT, "%s %s: cannot read it: %s", word, path, strerror(errno));
+    return err_set(e, E_INPUT, "%s %s: cannot read it: %s; %s", word, path, strerror(errno),
+                   errno == EACCES ? "give yourself the right to read it (chmod)" : "copy it again");
 }
 
 static int reader_read(void *ctx, uint8_t *data, int n)

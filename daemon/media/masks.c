@@ -49,11 +49,14 @@ static int given_box(struct box *b, const struct spec_region *r, int speaker, in
     char text[256];
     *b = (struct box){clip(r->row0, sh), clip(r->col0, sw), clip(r->row1, sh), clip(r->col1, sw)};
     if (!(r->row1 > r->row0) || !(r->col1 > r->col0))
-        return err_set(e, E_INPUT, "the box of speaker %d is empty: x %g to %g, y %g to %g", speaker + 1, r->col0,
-                       r->col1, r->row0, r->row1);
+        return err_set(e, E_INPUT,
+                       "the box of speaker %d is empty: x %g to %g, y %g to %g; give x0,y0,x1,y1 with the lower first",
+                       speaker + 1, r->col0, r->col1, r->row0, r->row1);
     if (b->row1 <= b->row0 || b->col1 <= b->col0)
-        return err_set(e, E_INPUT, "the box of speaker %d (x %g to %g, y %g to %g) lies outside the %dx%d picture%s",
-                       speaker + 1, r->col0, r->col1, r->row0, r->row1, sw, sh, turned_hint(r, sh, sw));
+        return err_set(
+            e, E_INPUT,
+            "the box of speaker %d (x %g to %g, y %g to %g) lies outside the %dx%d picture%s; move it inside",
+            speaker + 1, r->col0, r->col1, r->row0, r->row1, sw, sh, turned_hint(r, sh, sw));
     if (r->row0 < 0 || r->col0 < 0 || r->row1 > sh || r->col1 > sw) {
         snprintf(text, sizeof text, "the box of speaker %d reaches outside the %dx%d picture and was cut%s",
                  speaker + 1, sw, sh, turned_hint(r, sh, sw));

@@ -91,7 +91,9 @@ int piece_encoder(AVCodecContext **out, const struct piece_options *o, struct er
     av_dict_free(&d);
     if (rc < 0) {
         avcodec_free_context(&c);
-        return err_set(e, E_INPUT, "x264 does not start with crf %d at %dx%d, preset %s", o->crf, o->w, o->h, preset);
+        return err_set(e, E_INPUT,
+                       "x264 does not start with crf %d at %dx%d, preset %s; take other ones (--crf, --preset)", o->crf,
+                       o->w, o->h, preset);
     }
     *out = c;
     return 0;
