@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 enum { HELLO_MS = 60000, SILENCE_MS = 3000, STALL_MS = 3600000, AWAY_MS = 1000, FOLDER_MAX = 80 };
+enum { STATUS_INPUT = 3 }; // with which a worker ends whose weights or flags are wrong
 
 struct group {
     struct group_options o; // strings are gone; times hold
@@ -346,6 +347,7 @@ static int tell_end(const struct group *g, struct loop_child_end end, struct err
                        "the worker was killed (signal 9); if nobody did that, the machine ran out of memory%s%s", sep,
                        said);
     if (end.signal) return err_set(e, E_LOST, "the worker crashed (%s)%s%s", strsignal(end.signal), sep, said);
+    if (end.status == STATUS_INPUT && said[0]) return err_set(e, E_INPUT, "%s", said);
     return err_set(e, E_LOST, "the worker ended (status %d)%s%s", end.status, sep, said);
 }
 

@@ -59,7 +59,8 @@ int group_send(struct group *g, const struct msg *m, struct err *e);
 
 bool group_is_known(const struct group *g); // it said HELLO
 bool group_is_up(const struct group *g);    // it said HELLO and has not gone
-// After all messages are taken: 0, or E_LOST with what became of it: ended, silent, stalled, never called.
+// After all messages are taken: 0, or E_LOST with what became of it: ended, silent, stalled, never called. E_INPUT: it
+// ended because of its weights or flags (a busy machine may tell that before its FAILED is here).
 int group_check(struct group *g, struct err *e);
 // It has nothing to do: its counter may stand still.
 void group_rests(struct group *g);

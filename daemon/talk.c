@@ -296,7 +296,10 @@ static int hear(const struct ear *d, struct err *e)
 {
     int rc = 0;
     while (rc >= 0 && group_recv(d->g, &d->r->in) > 0) rc = on_message(d, &d->r->in, e);
-    return rc < 0 ? rc : group_check(d->g, e);
+    if (rc < 0) return rc;
+    rc = group_check(d->g, e);
+    if (rc == E_INPUT) d->t->job->bad_model = true;
+    return rc;
 }
 
 static int tell(const struct ear *d, bool hold, struct err *e)
@@ -342,7 +345,8 @@ int talk_hear(struct group *g, struct talk_room *r, struct err *e)
     while (group_recv(g, &r->in) > 0)
         if (r->in.kind == MSG_FAILED && r->in.job == 0) return err_set(e, E_LOST, "%s", r->in.failed.text);
     group_rests(g);
-    return group_check(g, e);
+    int rc = group_check(g, e);
+    return rc == E_INPUT ? (e->code = E_LOST) : rc;
 }
 
 void talk_bye(struct group *g, struct talk_room *r)

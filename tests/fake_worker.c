@@ -6,6 +6,7 @@
 //
 // The variable FAKE_WORKER asks for trouble, in words with commas between:
 //   die:K exit:K silent:K stall:K garbage:K short:K fail:K   at segment K, after half of its frames
+//   wrong:K     ends as one whose weights are wrong, and has no time to say so
 //   twice:K late:K swap:K   at segment K: all is said twice; again when it is done; its halves the wrong way round
 //   mute        never says HELLO        bye        says goodbye instead of opening a job
 //   load        cannot load its weights             notice     tells one on OPEN
@@ -328,9 +329,9 @@ static void trouble(struct fake *f, int64_t segment)
 {
     if (f->once[0]) fclose(fopen(f->once, "w"));
     if (strcmp(f->trouble, "die") == 0) raise(SIGKILL);
-    if (strcmp(f->trouble, "exit") == 0) {
+    if (strcmp(f->trouble, "exit") == 0 || strcmp(f->trouble, "wrong") == 0) {
         fprintf(stderr, "cannot go on: the roof is leaking\n");
-        exit(3);
+        exit(f->trouble[0] == 'w' ? 3 : 7);
     }
     if (strcmp(f->trouble, "silent") == 0)
         for (;;) pause();

@@ -18,7 +18,7 @@ static void a_worker_that_fails_is_told_and_its_film_kept(void **state)
         int least, most; // frames that stay
     } cases[] = {
         {"die:3", "the worker was killed (signal 9)", 75, 41, 53},
-        {"exit:2", "the worker ended (status 3); its last words: cannot go on: the roof is leaking", 75, 29, 41},
+        {"exit:2", "the worker ended (status 7); its last words: cannot go on: the roof is leaking", 75, 29, 41},
         {"silent:2", "the worker has been silent for", 75, 29, 41},
         {"stall:1", "the worker has not got on for", 75, 17, 29},
         {"garbage:1", "which do not fit", 75, 17, 29},
@@ -27,12 +27,13 @@ static void a_worker_that_fails_is_told_and_its_film_kept(void **state)
         {"die:0", "it was at: ", 75, 0, 17},
         {"mute", "the worker did not call within", 75, 0, 0},
         {"load", "the tensor blocks.0 is missing", 3, 0, 0},
+        {"wrong:0", "cannot go on: the roof is leaking", 3, 0, 17},
         {"bye", "the weights are for another model", 75, 0, 0},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        bool stall = strncmp(cases[i].trouble, "stall", 5) == 0;
+        bool stall = strncmp(cases[i].trouble, "stall", 5) == 0, dies = strncmp(cases[i].trouble, "die:3", 5) == 0;
         const struct ran *r = RUN_WITH(cases[i].trouble, GOOD, "-o", "@bad.mp4", "--json", "--hello-ms", "2000",
-                                       "--stall-ms", stall ? "1000" : "60000", "--attempts", "2");
+                                       "--stall-ms", stall ? "1000" : "60000", "--attempts", dies ? "2" : "1");
         if (r->status != cases[i].status || !strstr(r->err, cases[i].says))
             fail_msg("%s: status %d, %s", cases[i].trouble, r->status, r->err);
         assert_false(exists(in_folder("bad.mp4")));
