@@ -2,9 +2,10 @@
 // [--shared self|mpi]: memory of one forward of the diffusion transformer, foretold and taken.
 //
 // First everything runs dry: the network is loaded into an arena that only counts, conditions and one forward into
-// another. Then the same for real, in this process. Prints "what,bytes" rows: what the dry run foretold, what the
-// arenas counted, and what the process grew by (anonymous pages, at their peak), then the ratio of the last to the
-// first. Pages of the weight files are none of it: they are let go once they are packed.
+// another. Then the same for real, in this process, while a thread looks at what the process holds. Prints "what,bytes"
+// rows: what the dry run foretold, what the arenas counted, and what the process grew by (anonymous pages, at their
+// peak), then the ratio of the last to the first. Pages of the weight files are none of it: they are let go once they
+// are packed. (The system keeps a peak too, but of all pages, those of files among them.)
 //
 // Shared: the ranks of that world spread the blocks over all of them and split the sequence; no dry run, since shares
 // are loaded together or not at all. A row a rank is printed. "due" is counted from the names and shapes in the weight
@@ -15,9 +16,12 @@
 #include "proto/model.h"
 #include "worker/models/dit.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct options {
     const char *model, *table, *shared;
@@ -33,7 +37,7 @@ struct team { // of ranks that share; else nothing
 struct taken {
     int64_t weights, forward; // counted by the arenas
     int n_layers;
-    int64_t held; // pages, when all was done
+    int64_t held; // pages, at their peak
 };
 
 // Pages that this process holds and no file does.
@@ -48,7 +52,41 @@ static int64_t pages_held(void)
     return (int64_t)sum << 10;
 }
 
-// Loads, conditions, runs once. Arenas keep the pages that they touched, so what is held at the end was the most.
+struct watch {
+    pthread_t thread;
+    atomic_bool over;
+    int64_t peak;
+};
+
+enum { LOOK_NS = 2000000 };
+
+static void *look(void *ctx)
+{
+    struct watch *w = ctx;
+    bool over;
+    do { // and once more when it is over
+        over = atomic_load(&w->over);
+        int64_t held = pages_held();
+        if (held > w->peak) w->peak = held;
+        if (!over) nanosleep(&(struct timespec){.tv_nsec = LOOK_NS}, NULL);
+    } while (!over);
+    return NULL;
+}
+
+static void watch_begin(struct watch *w)
+{
+    *w = (struct watch){0};
+    BUG_IF(pthread_create(&w->thread, NULL, look, w) != 0, "no thread to watch memory");
+}
+
+static int64_t watch_end(struct watch *w)
+{
+    atomic_store(&w->over, true);
+    pthread_join(w->thread, NULL);
+    return w->peak;
+}
+
+// Loads, conditions, runs once.
 static int forward(struct dev *d, const struct weights *w, const struct model *m, const struct options *o,
                    const struct team *team, struct taken *taken, struct err *e)
 {
@@ -74,8 +112,7 @@ static int forward(struct dev *d, const struct weights *w, const struct model *m
     dit_forward_branches(dit, team->world ? &team->mesh : NULL, a, &out, &in, 1, NULL);
     rc = dev_sync(d, e);
     if (team->world) rc = comm_agree(team->world, rc, NULL, e);
-    *taken = (struct taken){
-        .weights = dit_bytes(dit), .forward = dev_arena_peak(a), .held = pages_held(), .n_layers = c->n_layers};
+    *taken = (struct taken){.weights = dit_bytes(dit), .forward = dev_arena_peak(a), .n_layers = c->n_layers};
     dev_arena_free(&a);
     dit_free(&dit);
     return rc;
@@ -154,8 +191,11 @@ static int measure(const struct options *o, struct err *e)
         rc = forward(d, w, &m, o, &team, &dry, e);
         dev_set_dry(d, false);
     }
+    struct watch watch;
     int64_t before = pages_held();
+    watch_begin(&watch);
     if (rc == 0) rc = forward(d, w, &m, o, &team, &real, e);
+    real.held = watch_end(&watch);
     struct row row = {.foretold = dry.weights + dry.forward,
                       .weights = real.weights,
                       .forward = real.forward,

@@ -2,7 +2,7 @@
 """Our ops beside PyTorch's and ggml's: same shapes, same threads, by turns in one run, ratios of medians.
 
   PYTHON bench/peer/peer.py --ops build-bench/bin/bench_ops [--ggml FOLDER/peer_ggml] [--rounds 2] [--seconds 0.5]
-                            [--only TEXT] [--out FILE.csv] [--ops-out FILE.csv]
+                            [--only TEXT] [--table cpu:SET] [--out FILE.csv] [--ops-out FILE.csv]
 
 PYTHON is one that has torch. Each round runs all rows of bench_ops, then PyTorch, then ggml; a cell of the table is the median
 over the rounds, and the file is written after each. PyTorch gets its best memory format for convolutions, ggml the faster of its ways; it has no BF16 attention or
@@ -115,7 +115,8 @@ def time_of(run, seconds):
 
 
 def ours(o):
-    command = [o.ops, "--seconds", str(o.seconds), "--threads", str(o.threads)] + (["--only", o.only] if o.only else [])
+    command = [o.ops, "--seconds", str(o.seconds), "--threads", str(o.threads), "--table", o.table]
+    command += ["--only", o.only] if o.only else []
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     body = list(csv.reader(line for line in text.splitlines() if line and not line.startswith("#")))[1:]
     return text, {tuple(r[:3]): float(r[4]) for r in body}
@@ -168,6 +169,7 @@ def main():
     a.add_argument("--rounds", type=int, default=2)
     a.add_argument("--seconds", type=float, default=0.5)
     a.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    a.add_argument("--table", default="cpu", help="of bench_ops")
     a.add_argument("--only")
     a.add_argument("--out")
     a.add_argument("--ops-out", help="what bench_ops printed in the first round")
