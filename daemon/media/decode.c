@@ -64,15 +64,22 @@ static int track_find(struct decoder *d, struct err *e)
 {
     const AVCodec *codec = NULL;
     int n_tracks, wanted = track_stream(d, &n_tracks), pictures = 0;
+    const AVCodecParameters *empty = NULL; // a sound track whose header leaves nothing to hear
     int i = av_find_best_stream(d->in, AVMEDIA_TYPE_AUDIO, wanted, -1, &codec, 0);
     if (d->track > 0 && wanted < 0 && n_tracks > 0)
         return err_set(e, E_INPUT, "voice %s has no sound track %d (--audio-track); it has %d", d->path, d->track,
                        n_tracks);
-    for (unsigned s = 0; s < d->in->nb_streams; s++)
-        pictures += d->in->streams[s]->codecpar->codec_type == AVMEDIA_TYPE_VIDEO;
+    for (unsigned s = 0; s < d->in->nb_streams; s++) {
+        const AVCodecParameters *p = d->in->streams[s]->codecpar;
+        pictures += p->codec_type == AVMEDIA_TYPE_VIDEO;
+        if (p->codec_type == AVMEDIA_TYPE_AUDIO && (p->ch_layout.nb_channels < 1 || p->sample_rate < 1)) empty = p;
+    }
     if (i == AVERROR_DECODER_NOT_FOUND)
         return err_set(e, E_INPUT,
                        "voice %s: its sound is in a format that this FFmpeg cannot decode; convert it to WAV", d->path);
+    if (i < 0 && empty)
+        return err_set(e, E_INPUT, "voice %s says of itself that it has %d channels at %d Hz; record or copy it again",
+                       d->path, empty->ch_layout.nb_channels, empty->sample_rate);
     if (i < 0 && pictures)
         return err_set(
             e, E_INPUT,
@@ -86,7 +93,9 @@ static int track_find(struct decoder *d, struct err *e)
     BUG_IF(!d->codec, "no memory for a decoder");
     d->codec->pkt_timebase = d->st->time_base;
     if (avcodec_parameters_to_context(d->codec, d->st->codecpar) < 0 || avcodec_open2(d->codec, codec, NULL) < 0)
-        return err_set(e, E_INPUT, "voice %s: its %s sound cannot be decoded; convert it to WAV", d->path, codec->name);
+        return err_set(e, E_INPUT,
+                       "voice %s: its %s sound of %d channels at %d Hz cannot be decoded; save it anew as WAV", d->path,
+                       codec->name, d->st->codecpar->ch_layout.nb_channels, d->st->codecpar->sample_rate);
     return 0;
 }
 
@@ -111,8 +120,9 @@ static int input_open(struct decoder *d, struct err *e)
                        "voice %s is not a sound or video file; give wav, mp3, m4a, flac, ogg, or a video with sound",
                        d->path);
     if (rc < 0)
-        return err_set(e, E_INPUT, "voice %s is not a readable sound or video file: %s; convert it to WAV", d->path,
-                       why);
+        return err_set(e, E_INPUT,
+                       "voice %s is not a readable sound or video file: %s; copy it again, or save it anew as WAV",
+                       d->path, why);
     return track_find(d, e);
 }
 
