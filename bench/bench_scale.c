@@ -9,6 +9,10 @@
 // longer than they say; how much at most is printed too: all that it takes above the fastest program's time on one
 // device, once per rank. The middle of the two is no check of anything: it was looked at with the published times at
 // hand.
+//
+// How a program shared its work was not always published with its times. So the slowest legal reading is printed as
+// well: any layout, weights whole or gathered for every block, no transfer hidden behind compute. A time beyond it is
+// no matter of reading the run otherwise. Ours are called believed only when all three held-out times are met.
 #include "parallel/plan.h"
 #include "proto/base/err.h"
 #include "worker/plan/rates.h"
@@ -75,6 +79,24 @@ static double fastest_one(int branches)
     return least;
 }
 
+// Of all layouts, weights spread or not, nothing hidden.
+static double slowest_reading(const struct plan_model *m, const struct plan_job *j, struct plan_rates r, char *text,
+                              size_t n)
+{
+    struct plan_row *rows = calloc(ROWS, sizeof *rows);
+    BUG_IF(!rows, "no memory for layouts");
+    r.hides = false;
+    r.memory = INT64_MAX;
+    int count = plan_list(rows, ROWS, 8, m, j, &r);
+    struct plan_row *worst = rows;
+    for (int i = 1; i < count; i++)
+        if (rows[i].step > worst->step) worst = &rows[i];
+    double step = worst->step;
+    plan_text(worst, text, n);
+    free(rows);
+    return step;
+}
+
 static bool check(const struct published *p, const struct plan_model *m, const struct plan_rates *device)
 {
     struct plan_job j = job_of(p->branches, 480, 832);
@@ -83,13 +105,16 @@ static bool check(const struct published *p, const struct plan_model *m, const s
     double told = plan_predict(m, &j, &own, p->shape, PLAN_WHOLE).step, off = told / p->eight - 1;
     double most = plan_predict(m, &j, &swift, p->shape, PLAN_WHOLE).step + (p->one - floor);
     bool good = fabs(off) <= within;
-    printf("%-26s %6.2f  %dx%dx%d  %8.2f  %8.2f  %+5.0f %%  %-14s %8.2f %8.2f\n", p->name, p->one, p->shape.guide,
-           p->shape.ring, p->shape.heads, p->eight, told, 100 * off, good ? "within 15 %" : "NOT within", most,
-           (told + most) / 2);
+    char reading[32];
+    double slowest = slowest_reading(m, &j, own, reading, sizeof reading);
+    printf("%-26s %6.2f  %dx%dx%d  %8.2f  %8.2f  %+5.0f %%  %-14s %8.2f %-10s %8.2f %8.2f\n", p->name, p->one,
+           p->shape.guide, p->shape.ring, p->shape.heads, p->eight, told, 100 * off,
+           good ? "within 15 %" : "NOT within", slowest, reading, most, (told + most) / 2);
     return good;
 }
 
-static void check_all(const struct plan_model *m, const struct plan_rates *device)
+// Whether all held-out times are met.
+static bool check_all(const struct plan_model *m, const struct plan_rates *device)
 {
     int good[2] = {0}, all[2] = {0};
     // without the voice part: two products of the width less, and no voice keys
@@ -97,19 +122,26 @@ static void check_all(const struct plan_model *m, const struct plan_rates *devic
     bare.ffn -= bare.dim;
     bare.voice = 0;
     printf("Held-out check: seconds of a step on eight H100, foretold from one\n%-26s %6s  %5s  %8s  %8s  %7s  %-14s "
-           "%8s %8s\n",
-           "published", "on one", "split", "on eight", "foretold", "off", "verdict", "at most", "(middle)");
+           "%8s %-10s %8s %8s\n",
+           "published", "on one", "split", "on eight", "foretold", "off", "verdict", "slowest", "reading", "at most",
+           "(middle)");
     for (int i = 0; i < N_PUBLISHED; i++) {
         bool ok = check(&published[i], &bare, device);
         good[published[i].held_out] += ok;
         all[published[i].held_out]++;
     }
-    printf(
-        "Met: %d of the %d (0.75, 1.19 and 2.70), and %d of %d others. The fastest program is foretold; the others "
-        "lose on eight\ndevices what neither arithmetic nor wires explain, about up to what repeating their surplus on every "
-        "rank would cost. So\nthe figures below are what is left when a program loses nothing else: a bound, not a "
-        "promise.\n\n",
-        good[1], all[1], good[0], all[0]);
+    bool believed = good[1] == all[1];
+    printf("Met: %d of the %d (0.75, 1.19 and 2.70), and %d of %d others.\n", good[1], all[1], good[0], all[0]);
+    if (!believed)
+        printf(
+            "NOT BELIEVED FOR OURS YET. The fastest program is foretold. The others take longer on eight devices than "
+            "even the slowest\nreading of their runs (any layout, weights gathered for every block, nothing hidden), "
+            "however much of what they take above\nthe fastest on one device each rank may repeat (at most: all of "
+            "it). "
+            "Their times on one device cannot tell how much. So the\nfigures below are what is left when a program "
+            "loses nothing else: a bound, not a promise.\n");
+    printf("\n");
+    return believed;
 }
 
 // ---- ours
@@ -135,9 +167,10 @@ static void predict(const struct plan_model *m, const struct plan_rates *r, int 
     free(rows);
 }
 
-static void predict_all(const struct plan_model *m, const struct plan_rates *r)
+static void predict_all(const struct plan_model *m, const struct plan_rates *r, bool believed)
 {
-    printf("Ours, predicted: seconds of a step of the whole model, voice part included\n");
+    printf("Ours, predicted%s: seconds of a step of the whole model, voice part included\n",
+           believed ? "" : ", not believed yet");
     printf("%10s %8s %5s  %-12s %8s %8s %9s  %8s  %7s  %8s\n", "picture", "branches", "ranks", "layout", "step s",
            "waits s", "of it", "scaling", "GB", "edges s");
     for (int branches = 3; branches >= 1; branches--) predict(m, r, branches, 480, 832);
@@ -176,8 +209,8 @@ int main(void)
         "%.0f convolutions, %.1f TB/s memory, %.0f us an exchange, %.0f GB/s in a node of %d, %.0f between nodes\n\n",
         d->from, d->rates.linear / 1e12, d->rates.attention / 1e12, d->rates.conv / 1e12, d->rates.copy / 1e12,
         d->rates.latency * 1e6, d->rates.near / 1e9, d->rates.node, d->rates.far / 1e9);
-    check_all(&m, &d->rates);
+    bool believed = check_all(&m, &d->rates);
     per_op(&m, &d->rates);
-    predict_all(&m, &d->rates);
+    predict_all(&m, &d->rates, believed);
     return EXIT_SUCCESS;
 }
