@@ -135,10 +135,9 @@ static bool check_all(const struct plan_model *m, const struct plan_rates *devic
     if (!believed)
         printf(
             "NOT BELIEVED FOR OURS YET. The fastest program is foretold. The others take longer on eight devices than "
-            "even the slowest\nreading of their runs (any layout, weights gathered for every block, nothing hidden), "
-            "however much of what they take above\nthe fastest on one device each rank may repeat (at most: all of "
-            "it). "
-            "Their times on one device cannot tell how much. So the\nfigures below are what is left when a program "
+            "even the slowest\nreading of their runs (any layout, weights gathered for every block, nothing hidden). "
+            "Ranks that repeat a part of what they take\nabove the fastest would explain it (at most: all of it), but "
+            "how large a part, times on one device cannot tell. So the figures\nbelow are what is left when a program "
             "loses nothing else: a bound, not a promise.\n");
     printf("\n");
     return believed;
