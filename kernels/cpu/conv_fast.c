@@ -5,9 +5,9 @@
 // The trap: a part of a picture need not have the bits of the whole. With AVX-512 the library (2.6, "brgconv") adds up
 // the taps of a convolution in one piece or in several, by what its estimate likes for the picture's size and the
 // threads, and a sum in pieces rounds otherwise. Seen in 3x3x3 from 96 channels on, and in 1x3x3 of 384: 1 to 2e-6 of
-// the largest value; below that, and in products, there is no difference. Its other convolution ("jit") has the same
-// bits at any size and takes 1.5 to 2.5 times as long, and taps called one by one, summed here, pass over the output
-// too often.
+// the largest value. In kernels of 2x2 it does so by whether it is told to pad, at any width. All else is bit-equal,
+// products too. Its other convolution ("jit") has the same bits at any size and takes 1.5 to 2.5 times as long; taps
+// called one by one would pass over the output too often.
 #include "kernels/cpu/fast.h"
 #include "kernels/cpu/ref.h"
 

@@ -59,6 +59,15 @@ static void trade(struct vae_stream *s, tensor x, int64_t before, int64_t after)
     if (s->edge > 0) halo_trade(&s->halo, s->a, x, before, after);
 }
 
+// What a trade leaves where there are no neighbours.
+static void zero_edges(const struct vae_stream *s, tensor x)
+{
+    int axis = s->halo.axis;
+    int64_t n = x.shape[axis];
+    op_fill(s->d, tensor_slice(x, axis, 0, 1), 0);
+    op_fill(s->d, tensor_slice(x, axis, n - 1, n), 0);
+}
+
 // This rank's lines of a whole picture [t, h, w, c].
 static tensor band_of(const struct vae_stream *s, tensor x)
 {
@@ -227,21 +236,24 @@ static void interleave(struct vae_stream *s, tensor y, tensor z, int64_t c)
 
 // Twice the lines and columns of x, convolved: a parity of lines and columns at a time, by its kernel of 2x2 over the
 // small picture. An even line starts a line before, hence one line of padding (or of the neighbour) on each side and a
-// line too many, from which each parity takes its own.
+// line too many, from which each parity takes its own. On the axis that can be split the padding is always lines of
+// zeros: told to pad, the library sums otherwise, and a band would have other bits than the whole.
 static void up_in_space(struct vae_stream *s, tensor out, tensor x, const struct vae_layer *y)
 {
-    int64_t e = s->edge, n = x.shape[0], h = x.shape[1], w = x.shape[2];
-    if (e > 0) {
-        tensor edged = edged_new(s, n, h, w, x.shape[3], e, e);
-        op_copy(s->d, inner(s, edged, e, e), x);
-        trade(s, edged, e, e);
-        x = edged;
-    }
+    int64_t n = x.shape[0], h = x.shape[1], w = x.shape[2];
+    tensor edged = edged_new(s, n, h, w, x.shape[3], 1, 1);
+    struct conv edge = {.pad = {{0, 0}, {1, 1}, {1, 1}}};
+    edge.pad[s->halo.axis][0] = edge.pad[s->halo.axis][1] = 0;
+    op_copy(s->d, inner(s, edged, 1, 1), x);
+    if (s->edge > 0)
+        trade(s, edged, 1, 1);
+    else
+        zero_edges(s, edged);
     tensor z = dev_tensor(s->a, DT_F32, SHAPE(n, h + 1, w + 1, y->co));
     tensor pairs = tensor_split(tensor_split(out, 2, w, 2), 1, h, 2); // [n, h, 2, w, 2, co]
     for (int a = 0; a < 2; a++)
         for (int b = 0; b < 2; b++) {
-            op_conv(s->d, z, x, y->phase[a][b], y->space.b, same3(s), ACT_NONE);
+            op_conv(s->d, z, edged, y->phase[a][b], y->space.b, edge, ACT_NONE);
             tensor own = tensor_slice(tensor_slice(z, 1, a, a + h), 2, b, b + w);
             op_copy(s->d, tensor_slice(tensor_slice(pairs, 4, b, b + 1), 2, a, a + 1),
                     tensor_split(tensor_split(own, 2, w, 1), 1, h, 1));
@@ -358,10 +370,11 @@ static struct vae_stream *stream_open(const struct vae *v, const struct vae_half
     BUG_IF(h % 8 || w % 8 || h < 8 || w < 8, "a picture of %lld x %lld", (long long)w, (long long)h);
     struct vae_stream *s = calloc(1, sizeof *s);
     BUG_IF(!s, "no memory for a VAE stream");
-    *s = (struct vae_stream){.v = v, .half = f, .d = v->dev, .a = a, .tap = tap, .h = h, .w = w, .halo.axis = 1};
+    *s = (struct vae_stream){.v = v, .half = f, .d = v->dev, .a = a, .tap = tap, .h = h, .w = w};
+    bool wide = w > h;
+    s->halo.axis = wide ? 2 : 1;
     int64_t band[2] = {h, w}; // in pixels
     if (v->comm && comm_size(v->comm) > 1) {
-        bool wide = w > h;
         s->halo = halo_make(v->dev, v->comm, wide, (wide ? w : h) / 8);
         s->edge = 1;
         band[wide] = 8 * span_length(s->halo.own);
