@@ -9,8 +9,8 @@
 static void render_help(void)
 {
     printf("longtake render: a picture or a video, and a voice, become a talking video.\n\n"
-           "  longtake render --image FILE --audio FILE [--prompt TEXT] -o FILE.mp4\n"
-           "  longtake render JOB.yaml -o FILE.mp4\n\n"
+           "  longtake render --image FILE --audio FILE [--prompt TEXT] [-o FILE.mp4]\n"
+           "  longtake render JOB.yaml [-o FILE.mp4]\n\n"
            "Flags (also keys of a job file; an underscore counts as a dash; LONGTAKE_CRF=20 in the environment sets\n"
            "--crf, and a flag outweighs it, as it outweighs the job file):\n");
     opt_help(flags_table(), stdout);
