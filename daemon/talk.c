@@ -346,7 +346,9 @@ int talk_hear(struct group *g, struct talk_room *r, struct err *e)
         if (r->in.kind == MSG_FAILED && r->in.job == 0) return err_set(e, E_LOST, "%s", r->in.failed.text);
     group_rests(g);
     int rc = group_check(g, e);
-    return rc == E_INPUT ? (e->code = E_LOST) : rc;
+    if (rc != E_INPUT) return rc;
+    if (e) e->code = E_LOST;
+    return E_LOST;
 }
 
 void talk_bye(struct group *g, struct talk_room *r)
