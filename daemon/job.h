@@ -43,7 +43,7 @@ struct job {
     char folder[4096];                              // for its film and other files
     struct reel *reel;                              // from READY on
     struct err why;                                 // of FAILED
-    bool bad_model;                                 // why: its weights cannot be loaded
+    bool bad_model;                                 // why: no fault of its own but the weights' or settings'
     int n_busy;                                     // pieces of work under way for it on other threads
     bool picture_busy, film_busy;                   // of which kind
     bool film_failed;                               // nothing goes into it any more

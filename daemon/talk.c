@@ -281,7 +281,7 @@ static int on_message(const struct ear *d, const struct msg *m, struct err *e)
     case MSG_DONE:
         return known ? on_done(d, &m->done, e) : 0;
     case MSG_FAILED: // of job 0: its weights; and but for wrong input, it is the group that cannot go on
-        if (m->job == 0 && m->failed.code == E_INPUT) j->bad_model = true;
+        if ((m->job == 0 || (known && m->failed.setting)) && m->failed.code == E_INPUT) j->bad_model = true;
         return known || m->job == 0 ? err_set(e, m->failed.code == E_INPUT ? E_INPUT : E_LOST, "%s", m->failed.text)
                                     : 0;
     default:

@@ -46,12 +46,12 @@ int mesh_plan(struct mesh_shape *out, int n, struct mesh_shape wish, struct mesh
         return err_set(e, E_INPUT,
                        "guide: %d ranks for %d guidance branches; use 1 (each rank does all branches) or %d", s.guide,
                        f.n_branches, f.n_branches);
-    int fixed = (s.guide ? s.guide : 1) * (s.ring ? s.ring : 1) * (s.heads ? s.heads : 1);
+    int64_t fixed = (int64_t)(s.guide ? s.guide : 1) * (s.ring ? s.ring : 1) * (s.heads ? s.heads : 1);
     if (fixed > n || n % fixed != 0)
-        return err_set(e, E_INPUT, "a layout of guide %d x ring %d x heads %d needs %s%d ranks, and there are %d",
+        return err_set(e, E_INPUT, "a layout of guide %d x ring %d x heads %d needs %s%lld ranks, and there are %d",
                        s.guide ? s.guide : 1, s.ring ? s.ring : 1, s.heads ? s.heads : 1,
-                       s.guide && s.ring && s.heads ? "" : "a multiple of ", fixed, n);
-    int rest = n / fixed;
+                       s.guide && s.ring && s.heads ? "" : "a multiple of ", (long long)fixed, n);
+    int rest = n / (int)fixed;
     if (!s.guide) {
         s.guide = f.n_branches > 1 && rest % f.n_branches == 0 ? f.n_branches : 1;
         rest /= s.guide;

@@ -113,13 +113,16 @@ static void edges(const struct terms *t, struct plan_row *y)
     y->segment = j->steps * y->step + y->edges;
 }
 
-// The encoders that live on the fullest rank.
-static int64_t encoders(const struct plan_model *m, int n)
+// What the fullest rank has of the encoders. The blocks that read words are spread like the others, over the first
+// ranks, which the one that reads is among.
+static int64_t encoders(const struct plan_model *m, int n, int sharers)
 {
     static const int home[PLAN_ENCODERS] = {1, 2, 0}; // words, picture, voice
     int64_t fullest = 0;
     for (int rank = 0; rank < n && rank < PLAN_ENCODERS; rank++) {
         int64_t sum = 0;
+        if (sharers > 1 && rank < sharers) sum += m->words_blocks / sharers + 2 * m->words_block;
+        if (sharers > 1 && rank == home[0] % n) sum -= m->words_blocks;
         for (int i = 0; i < PLAN_ENCODERS; i++)
             if (home[i] % n == rank) sum += m->encoder_bytes[i];
         if (sum > fullest) fullest = sum;
@@ -133,7 +136,7 @@ static void memory(const struct terms *t, struct plan_row *y)
     const struct plan_job *j = t->j;
     int n = t->guide * t->ranks, s = y->sharers;
     int64_t block = m->step_bytes + m->context_bytes;
-    y->held = m->layers * block / s + (s > 1 ? 2 * block : 0) + m->rest_bytes + encoders(m, n);
+    y->held = m->layers * block / s + (s > 1 ? 2 * block : 0) + m->rest_bytes + encoders(m, n, s);
     int64_t keys = j->texts * m->words + m->picture + j->frames * m->voice * (j->speakers + (j->silence ? 1 : 0));
     y->caches = 2 * m->layers * keys * m->dim * m->size;
     double rows = (double)(t->rows * t->batch), x = t->x * t->batch, d = (double)m->dim;

@@ -15,9 +15,10 @@ struct plan_model {
     int64_t step_bytes, context_bytes;    // weights of one block: of every step; of what is made once
     int64_t rest_bytes;                   // all other weights that every rank keeps
     int64_t encoder_bytes[PLAN_ENCODERS]; // words, picture, voice: each on a rank of its own, as far as they go
-    int size;                             // bytes of an activation
-    double decode_ops, encode_ops;        // of the VAE, for a pixel of a frame
-    double decode_bytes;                  // of its work space, for a pixel
+    int64_t words_blocks, words_block; // of the first: its blocks, which are spread where the others are; one of them
+    int size;                          // bytes of an activation
+    double decode_ops, encode_ops;     // of the VAE, for a pixel of a frame
+    double decode_bytes;               // of its work space, for a pixel
 };
 struct plan_job {
     int64_t frames, gh, gw;   // latent frames, and the grid of tokens in each

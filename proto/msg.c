@@ -222,6 +222,7 @@ static void encode_body(const struct msg *m, Longtake__Message *w, struct bodies
         b->failed.segment = m->failed.segment;
         b->failed.code = m->failed.code;
         b->failed.text = (char *)m->failed.text;
+        b->failed.setting = m->failed.setting;
         break;
     case MSG_NOTICE:
         BODY(notice, NOTICE, Notice);
@@ -417,6 +418,7 @@ static int decode_failed(struct msg *m, const Longtake__Failed *f, struct err *e
     if (f->code > E_INPUT || f->code < E_FATAL) return err_set(e, E_INPUT, "failure code %d", f->code);
     m->failed.segment = f->segment;
     m->failed.code = f->code;
+    m->failed.setting = f->setting;
     return take_text(m->failed.text, sizeof m->failed.text, f->text, "failure text", e);
 }
 

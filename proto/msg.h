@@ -81,6 +81,7 @@ struct msg_failed {
     int64_t segment;
     int code;
     char text[1024];
+    bool setting; // what is wrong is how the group was started
 };
 
 struct msg_submit {

@@ -176,7 +176,7 @@ refused() {
 refused 3 "a layout of more ranks" "needs 4 ranks, and there are 2" -n 2 --layout 1x2x2
 refused 3 "a number of ranks that fits no layout" "needs a multiple of 2 ranks, and there are 3" -n 3 --layout 0x2x0
 refused 3 "heads that do not divide" "3 ranks cannot share the model's 4 attention heads evenly; use 1, 2 or 4" -n 3 --layout 1x1x3
-refused 1 "guide ranks without branches" "2 ranks for 1 branch of guidance" -n 2 --layout 2x1x1
+refused 3 "guide ranks without branches" "2 ranks for 1 branch of guidance" -n 2 --layout 2x1x1
 refused 3 "no layout" "'pairs' is no layout" -n 2 --layout pairs
 
 "$bin/longtake" weights synth --seed 2 -o other >/dev/null

@@ -60,6 +60,8 @@ static void layouts_are_refused(void **state)
     refusal(4, (struct mesh_shape){.guide = 1, .ring = 1, .heads = 2}, f, "uses 2 of 4 ranks; start 2");
     refusal(5, (struct mesh_shape){.ring = 2}, f, "needs a multiple of 2 ranks, and there are 5");
     refusal(3, (struct mesh_shape){.guide = 1, .ring = 1}, f, "3 ranks cannot share");
+    refusal(8, (struct mesh_shape){.guide = 3, .ring = 1 << 28, .heads = 40}, f,
+            "needs 32212254720 ranks, and there are 8");
     refusal(0, (struct mesh_shape){0}, f, "at least 1");
     refusal(4, (struct mesh_shape){.ring = -4}, f, "negative");
 }

@@ -109,7 +109,7 @@ static void small_messages_survive(void **state)
          .bulk = {{bytes, 400}},
          .n_bulk = 1},
         {.kind = MSG_DONE, .job = 1, .done = {.segment = 4, .denoise_ms = 17, .drift = 0.5}},
-        {.kind = MSG_FAILED, .job = 1, .failed = {.segment = -1, .code = E_INPUT, .text = "no"}},
+        {.kind = MSG_FAILED, .job = 1, .failed = {.segment = -1, .code = E_INPUT, .text = "no", .setting = true}},
         {.kind = MSG_NOTICE, .job = 1, .notice = "the prompt is cut"},
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {

@@ -36,6 +36,8 @@ static struct plan_model published(void)
                                .context_bytes = 2 * (4 * d * d + 2 * d * 768),
                                .rest_bytes = 880000000,
                                .encoder_bytes = {11400000000, 1300000000, 400000000},
+                               .words_blocks = 24 * 386000000L,
+                               .words_block = 386000000,
                                .size = 2,
                                .decode_ops = 8.5e6,
                                .encode_ops = 5.3e6,
@@ -212,7 +214,9 @@ static void spread_weights(void **state)
     assert_int_equal(y.sharers, 8);
     r.hides = false;
     near_to(plan_predict(&m, &j, &r, shape(1, 1, 8), PLAN_ALL).weights, 0.067, 0.01);
-    near_to((double)y.held, 40 * 928e6 / 8 + 2 * 928e6 + 0.88e9 + 11.4e9, 0.005);
+    // the fullest rank reads words: their embedding, and of their blocks a share and two
+    double blocks = 40 * 928e6 / 8 + 2 * 928e6 + 0.88e9, embedding = 11.4e9 - 24 * 386e6;
+    near_to((double)y.held, blocks + embedding + 24 * 386e6 / 8 + 2 * 386e6, 0.002);
     r.hides = true;
     r.near = 20e9; // a card behind PCIe: 31 ms a block, behind 9 it does not hide; branches together hide it nearly
     struct plan_job single = job_480(1);
@@ -224,7 +228,14 @@ static void spread_weights(void **state)
     r.node = 4; // spread on each node, or over both
     assert_int_equal(plan_predict(&m, &j, &r, shape(1, 2, 4), PLAN_NODE).sharers, 4);
     assert_int_equal(plan_predict(&m, &j, &r, shape(1, 2, 4), PLAN_ALL).sharers, 8);
-    assert_int_equal(plan_predict(&m, &j, &r, shape(3, 1, 2), PLAN_NODE).sharers, 2);
+    y = plan_predict(&m, &j, &r, shape(3, 1, 2), PLAN_NODE);
+    assert_int_equal(y.sharers, 2);
+    near_to((double)y.held, 40 * 928e6 / 2 + 2 * 928e6 + 0.88e9 + embedding + 12 * 386e6 + 2 * 386e6, 0.002);
+    m.encoder_bytes[1] = 20000000000; // now the fullest reads pictures, and lends to no words
+    y = plan_predict(&m, &j, &r, shape(3, 1, 2), PLAN_NODE);
+    near_to((double)y.held, 40 * 928e6 / 2 + 2 * 928e6 + 0.88e9 + 20e9, 0.002);
+    y = plan_predict(&m, &j, &r, shape(1, 2, 4), PLAN_NODE); // or does
+    near_to((double)y.held, 40 * 928e6 / 4 + 2 * 928e6 + 0.88e9 + 20e9 + 6 * 386e6 + 2 * 386e6, 0.002);
 }
 
 static void memory_of_a_rank(void **state)

@@ -38,6 +38,8 @@ static void published(void **state)
     near_to(40.0 * (double)(m.step_bytes + m.context_bytes), 37.1e9, 0.003);
     near_to((double)m.rest_bytes, 0.63e9 + 0.51e9, 0.02); // and the VAE in F32
     near_to((double)m.encoder_bytes[0], 11.4e9, 0.01);
+    near_to((double)m.words_block, 386e6, 0.002);
+    assert_int_equal(m.words_blocks, 24 * m.words_block);
     near_to((double)m.encoder_bytes[1], 2 * 1.26e9, 0.02);
     assert_int_equal(m.heads, 40);
     assert_int_equal(m.words + m.picture, 769);

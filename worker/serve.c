@@ -31,6 +31,7 @@ struct serve {
     struct order *open; // the job's order: its pictures and voices are in use until the job ends
     struct render *render;
     int64_t segment; // under way
+    bool no_place;   // the ranks are laid out as the open job cannot be shared
 };
 
 // ---- the sink of a segment
@@ -79,7 +80,8 @@ static void on_notice(void *ctx, const char *text)
 static void tell_failed(struct serve *s, uint64_t job, int64_t segment, const struct err *why)
 {
     if (!s->link) return;
-    struct msg m = {.kind = MSG_FAILED, .job = job, .failed = {.segment = segment, .code = why->code}};
+    struct msg m = {
+        .kind = MSG_FAILED, .job = job, .failed = {.segment = segment, .code = why->code, .setting = s->no_place}};
     snprintf(m.failed.text, sizeof m.failed.text, "%s", why->text);
     log_error("job.failed", "job=%llu segment=%lld text=\"%s\"", (unsigned long long)job, (long long)segment,
               why->text);
@@ -121,13 +123,17 @@ static int open_job(struct serve *s, struct order **po, struct err *e)
 {
     close_job(s);
     struct order *o = s->open = *po;
+    s->no_place = false;
     *po = NULL;
     const struct spec_render *spec = &o->open.spec;
     struct track voice[SPEC_SPEAKERS] = {0};
     int64_t begun = clock_ms();
     tell_stage(s, "words");
     int rc = check_voice(s, true, e);
-    if (rc == 0) rc = ranks_lay(s->ranks, branches_of(spec), e);
+    if (rc == 0) {
+        rc = ranks_lay(s->ranks, branches_of(spec), e);
+        s->no_place = rc == E_INPUT;
+    }
     if (rc < 0) return rc;
     for (int p = 0; p < spec->n_speakers && o->voice; p++) voice[p] = voice_file_track(o->voice, p);
     struct render_order order = {.spec = spec,

@@ -1,7 +1,7 @@
 // Sizes of a network for the planner.
 //
 // What a block weighs is worked out from its widths; what is outside of the blocks is what all tensors hold, less the
-// blocks. The transformer and the text encoder are kept in the dtype asked for, the others in F32.
+// blocks. The transformer and the text encoder are kept in the dtype asked for, but for vectors, the others in F32.
 //
 // Two figures of the VAE are not worked out but measured, once, on the published structure: its operations (275 T to
 // decode and 19 T to encode 81 and 9 frames of 480x832, with the square of its width) and the work space of a decode,
@@ -40,12 +40,33 @@ static int64_t block_values(const struct plan_model *m, int64_t audio_dim)
     return 12 * d * d + 2 * d * m->ffn + 2 * d * audio_dim + 30 * d + m->ffn;
 }
 
+// One tensor of the text encoder, as it is kept.
+static void add_words(struct plan_model *m, const char *name, int axes, int64_t values)
+{
+    int64_t bytes = values * (axes == 1 ? F32_BYTES : m->size);
+    m->encoder_bytes[0] += bytes;
+    if (strncmp(name, "blocks.", 7) == 0) m->words_blocks += bytes;
+    if (strncmp(name, "blocks.0.", 9) == 0) m->words_block += bytes;
+}
+
+static void add_words_of_list(struct plan_model *m, const struct synth_sizes *s)
+{
+    struct synth_list l = {.label = "", .dtype = DT_F32};
+    list_text(&l, s);
+    for (int64_t i = 0; i < l.n; i++) {
+        int64_t values = 1;
+        for (int k = 0; k < l.head[i].n; k++) values *= l.head[i].shape[k];
+        add_words(m, l.head[i].name, l.head[i].n, values);
+    }
+    list_free(&l);
+}
+
 void sizes_of_list(struct plan_model *out, const struct synth_sizes *s, int size)
 {
-    void (*const lists[])(struct synth_list *, const struct synth_sizes *) = {list_dit,  list_adapter, list_text,
-                                                                              list_clip, list_voice,   list_vae};
-    int64_t values[6];
-    for (int i = 0; i < 6; i++) {
+    void (*const lists[])(struct synth_list *, const struct synth_sizes *) = {list_dit, list_adapter, list_clip,
+                                                                              list_voice, list_vae};
+    int64_t values[5];
+    for (int i = 0; i < 5; i++) {
         struct synth_list l = {.label = "", .dtype = DT_F32};
         lists[i](&l, s);
         values[i] = list_values(&l);
@@ -63,10 +84,10 @@ void sizes_of_list(struct plan_model *out, const struct synth_sizes *s, int size
     block_bytes(out, s->audio_dim);
     vae_figures(out, s->vae_dim);
     int64_t blocks = s->layers * block_values(out, s->audio_dim);
-    out->rest_bytes = (values[0] + values[1] - blocks) * size + values[5] * F32_BYTES;
-    out->encoder_bytes[0] = values[2] * size;
-    out->encoder_bytes[1] = values[3] * F32_BYTES;
-    out->encoder_bytes[2] = values[4] * F32_BYTES;
+    out->rest_bytes = (values[0] + values[1] - blocks) * size + values[4] * F32_BYTES;
+    add_words_of_list(out, s);
+    out->encoder_bytes[1] = values[2] * F32_BYTES;
+    out->encoder_bytes[2] = values[3] * F32_BYTES;
 }
 
 // ---- a folder
@@ -147,6 +168,18 @@ static void look_at_vae(struct look *l, struct plan_model *m, const char *path)
     weights_free(&w);
 }
 
+static void look_at_words(struct look *l, struct plan_model *m, const char *path)
+{
+    struct weights *w = look_open(l, path);
+    struct err e;
+    for (int64_t i = 0; w && i < weights_count(w); i++) {
+        tensor t;
+        const char *name = weights_name(w, i);
+        if (weights_get(w, name, &t, &e) == 0) add_words(m, name, t.n, tensor_count(t));
+    }
+    weights_free(&w);
+}
+
 // The voice encoder's folder holds one of two files.
 static int64_t look_at_voice(struct look *l, const char *folder)
 {
@@ -166,7 +199,7 @@ int sizes_of_folder(struct plan_model *out, const struct model *f, int speakers,
     out->picture = 1 + (int64_t)(f->clip_image / 14) * (f->clip_image / 14);
     if (l.rc == 0) look_at_transformer(&l, out, f, speakers > 1 && f->adapter2[0] ? f->adapter2 : f->adapter);
     if (l.rc == 0) look_at_vae(&l, out, f->vae);
-    if (l.rc == 0) out->encoder_bytes[0] = values_at(&l, f->text) * size;
+    if (l.rc == 0) look_at_words(&l, out, f->text);
     if (l.rc == 0) out->encoder_bytes[1] = values_at(&l, f->clip) * F32_BYTES;
     if (l.rc == 0) out->encoder_bytes[2] = look_at_voice(&l, f->voice) * F32_BYTES;
     return l.rc;
