@@ -3,6 +3,7 @@
 #include "proto/file.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,8 @@
 int file_text(char **out, size_t *n, const char *path, size_t max, struct err *e)
 {
     struct stat st;
-    FILE *f = fopen(path, "rb");
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe nobody writes to would be waited for
+    FILE *f = fd >= 0 ? fdopen(fd, "rb") : NULL;
     if (!f) return err_set(e, E_INPUT, "cannot read %s: %s", path, strerror(errno));
     int rc = 0;
     char *text = NULL;

@@ -305,11 +305,11 @@ static int refuse_format(const char *path, int fd, int rc, struct err *e)
     char why[AV_ERROR_MAX_STRING_SIZE];
     av_strerror(rc, why, sizeof why);
     if (rc == AVERROR_INVALIDDATA && claim_mp4(fd))
-        return err_set(
-            e, E_INPUT,
-            "picture %s is a video that is cut short or was never finished: its index (moov) is missing; copy "
-            "it again, or record it anew",
-            path);
+        return err_set(e, E_INPUT,
+                       "picture %s is a video that is cut short or was never finished: its index (moov) is missing or "
+                       "damaged; copy "
+                       "it again, or record it anew",
+                       path);
     if (rc == AVERROR(EINVAL) || rc == AVERROR_INVALIDDATA)
         return err_set(e, E_INPUT,
                        "picture %s is neither a picture (PNG, JPEG, WebP, BMP) nor a video that can be read (MP4, MOV, "

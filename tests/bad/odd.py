@@ -7,7 +7,7 @@
   odd.py light N IN.png FILE            the same PNG with a chunk cICP: BT.2020 with transfer N (16 PQ, 18 HLG)
   odd.py gamma N IN.png FILE            the same PNG with a chunk gAMA of N / 100000
   odd.py wav RATE CHANNELS BYTES FILE   a WAV whose header claims BYTES of samples and holds 6400
-  odd.py nan PERCENT FILE               a WAV of floats of which so many are no numbers
+  odd.py nan PERCENT FILE [VALUE]       a WAV of floats of which so many are no numbers, or that VALUE
   odd.py zero FROM TO IN FILE           the same bytes with zeros from one fraction to another
   odd.py port COMMAND...                runs it while somebody listens on the PORT that it names
 """
@@ -102,9 +102,9 @@ def wav(rate, channels, size, path):
         + b"data" + struct.pack("<I", size & 0xFFFFFFFF) + samples)
 
 
-def nan(percent, path):
+def nan(percent, path, value="nan"):
     n, step = 16000, round(100 / float(percent))
-    x = [float("nan") if i % step == 0 else (i % 100 - 50) / 200 for i in range(n)]
+    x = [float(value) if i % step == 0 else (i % 100 - 50) / 200 for i in range(n)]
     form = struct.pack("<HHIIHH", 3, 1, 16000, 64000, 4, 32)
     put(path, b"RIFF" + struct.pack("<I", 36 + 4 * n) + b"WAVEfmt " + struct.pack("<I", 16) + form + b"data"
         + struct.pack("<I", 4 * n) + struct.pack(f"<{n}f", *x))

@@ -223,7 +223,7 @@ static int detect(struct weights *w, struct weights_file *f, struct err *e)
 static int map_file(struct weights *w, const char *path, struct weights_file **out, struct err *e)
 {
     struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe is refused below, not waited for
     if (fd < 0) return err_set(e, E_INPUT, "cannot read the weights %s: %s", path, strerror(errno));
     int rc = 0;
     void *map = MAP_FAILED;
