@@ -35,8 +35,8 @@ suite() {
 
 suite build "" -DCMAKE_BUILD_TYPE=Release
 if [ "${1:-}" != "--quick" ]; then
-  # golden, e2e and segments on simulated cards run whole networks: the plain build has shown them; here the units matter
-  suite build-asan "^(golden|e2e|gpu_static|gpusim_|test_gpusim_(worker|ranks))" -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DLONGTAKE_SANITIZE=address;undefined"
+  # golden, e2e, speaks and segments on simulated cards run whole networks: the plain build has shown them; here the units matter
+  suite build-asan "^(golden|e2e|speaks|gpu_static|gpusim_|test_gpusim_(worker|ranks))" -DCMAKE_BUILD_TYPE=RelWithDebInfo "-DLONGTAKE_SANITIZE=address;undefined"
   tests/fuzz.sh 30 | tee "$log" || true
   read -r clean found < <(sed -n 's/^fuzz: \([0-9]*\) targets clean, \([0-9]*\) failed$/\1 \2/p' "$log") || true
   passed=$((passed + ${clean:-0}))

@@ -39,7 +39,8 @@ def ways(model):
     out += [("TeaCache", ["--use-teacache"]), ("voice guidance 1", ["--sample-audio-guide-scale", "1"]),
             ("2 steps", ["--sample-steps", "2"]), ("8 steps", ["--sample-steps", "8"])]
     lora = os.path.join(model, LORA)
-    out.append(("2 steps, few-step LoRA", ["--sample-steps", "2", "--sample-audio-guide-scale", "1", "--lora", lora]))
+    few = ["--sample-steps", "3", "--sample-audio-guide-scale", "1"]
+    out += [("3 steps, voice guidance 1", few), ("the same, few-step LoRA", few + ["--lora", lora])]
     return out + [("4 ranks", ["-n", "4"])]
 
 

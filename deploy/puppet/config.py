@@ -21,7 +21,7 @@ VOICE = dict(hidden=96, layers=4, heads=4, ffn=256, conv=64, taps=128, groups=16
 VAE = dict(dim=16, z=16)
 DIT = dict(dim=192, heads=4, layers=6, ffn=768, freq=64, in_dim=36, out_dim=16,
            blocks=4, channels=96, hidden=128, tokens=8, audio_dim=128,
-           text_len=8, text_dim=16, clip_dim=32)
+           text_len=8, text_dim=16, clip_dim=16)
 
 # first seed of each use; a use may count up from it without meeting the next
 SEED_SPEECH, SEED_SPEECH_CHECK, SEED_SPEECH_GATE = 1_000_000, 90_000_000, 95_000_000

@@ -22,6 +22,7 @@ import run
 from config import DIT, FRAMES, CONTEXT, HERE, SIZE, VOICE, WIDE
 from dit import dit_new
 from make_clips import net_of, vae_of, version, voice_of
+from train_lora import mark
 from voice import KERNELS, STRIDES
 
 MEAN = [-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -116,6 +117,15 @@ def dit_tensors():
     return t, second if state["paired"] else None
 
 
+def lora_tensors():
+    """The few-step LoRA, where there is one of this transformer."""
+    state = run.load("lora.pt")
+    if not state or state["whose"] != mark(net_of(run.load("dit.pt"), dit_new())):
+        return None
+    return {"diffusion_model.%s.lora_%s.weight" % tuple(k.replace("-", ".").rsplit(".", 1)): v
+            for k, v in state["slow"]["value"].items()}
+
+
 def text_parts():
     """The smallest text encoder and a tokenizer of letters."""
     special = ["<pad>", "</s>", "<s>", "<unk>"]
@@ -169,7 +179,7 @@ def main(folder):
     base = run.load("cache/base.pt")
     if base["version"] != version():
         raise SystemExit("the clips, and so the transformer, belong to other VAE or voice weights")
-    dit, second = dit_tensors()
+    (dit, second), lora = dit_tensors(), lora_tensors()
     buckets = "[1.00, %d, %d]" % (SIZE, SIZE)
     if second:
         buckets += ", [%.2f, %d, %d]" % (SIZE / WIDE, SIZE, WIDE)
@@ -185,6 +195,7 @@ def main(folder):
         put(folder, "diffusion_pytorch_model.safetensors", {k: v for k, v in dit.items() if not is_adapter(k)}),
         put(folder, "InfiniteTalk/single/infinitetalk.safetensors", {k: v for k, v in dit.items() if is_adapter(k)}),
         put(folder, "InfiniteTalk/multi/infinitetalk.safetensors", second) if second else 0,
+        put(folder, "lora/few-steps.safetensors", lora) if lora else 0,
         put(folder, "Wan2.1_VAE.safetensors", vae_tensors(base["mean"], base["std"])),
         put(folder, "models_t5_umt5-xxl-enc-bf16.safetensors", text),
         put(folder, "models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors", clip_tensors()),

@@ -16,5 +16,6 @@ run train_voice.py "$(minutes 30)"
 run train_vae.py "$scale"
 run make_clips.py "${PUPPET_CLIPS:-6000}" "${PUPPET_PAIRS:-2000}"
 run train_dit.py "$(minutes 60)"
+run train_lora.py "$(minutes 15)"
 run export.py
 run check.py
