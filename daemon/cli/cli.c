@@ -54,7 +54,8 @@ void cli_complain(const struct err *e) { fprintf(stderr, "longtake: %s\n", e->te
 
 int cli_model(char *path, size_t n, const char *given, struct err *e)
 {
-    static const char *const places[] = {"../model", "../../deploy/model", "../share/longtake/model"}; // the second: in a clone
+    static const char *const places[] = {"../model", "../../deploy/model",
+                                         "../share/longtake/model"}; // the second: in a clone
     if (given) {
         snprintf(path, n, "%s", given);
         return 0;
