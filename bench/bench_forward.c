@@ -11,10 +11,10 @@
 // are loaded together or not at all. A row a rank is printed. "due" is counted from the names and shapes in the weight
 // files, so that it owes nothing to the code that spreads: what stands outside the blocks, a share of the blocks, and
 // two whole blocks (none of a rank that is alone). Pages that MPI shares between processes count as taken.
+#include "bench/given.h"
 #include "parallel/mesh.h"
 #include "proto/base/log.h"
 #include "proto/model.h"
-#include "worker/models/dit.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -95,24 +95,14 @@ static int forward(struct dev *d, const struct weights *w, const struct model *m
     int rc = team->world ? dit_new_shared(&dit, d, w, &want, o->dtype, team->world, e)
                          : dit_new(&dit, d, w, &want, o->dtype, e);
     if (rc < 0) return rc;
-    const struct dit_config *c = dit_config_of(dit);
     struct dev_arena *a = dev_arena_new(d, "forward", 0);
-    int64_t t = 1 + (o->frames - 1) / 4, lh = o->h / 8, lw = o->w / 8;
-    tensor text = dev_tensor(a, DT_F32, SHAPE(c->text_len, c->text_dim));
-    tensor clip = dev_tensor(a, DT_F32, SHAPE(c->clip_tokens, c->clip_dim));
-    tensor x = dev_tensor(a, DT_F32, SHAPE(c->out_dim, t, lh, lw)), out = dev_tensor(a, DT_F32, x.n, x.shape);
-    tensor y = dev_tensor(a, DT_F32, SHAPE(c->in_dim - c->out_dim, t, lh, lw));
-    tensor inputs[] = {text, clip, x, y};
-    for (int i = 0; i < 4; i++) op_fill(d, inputs[i], 0.5f);
-    struct dit_words words = dit_words_new(dit, a, text, NULL);
-    struct dit_picture picture = dit_picture_new(dit, a, clip, NULL);
-    struct dit_voice voice = dit_voice_null(dit, a, t);
-    struct dit_in in = {
-        .x = x, .y = y, .time = dit_time_new(dit, a, 500, NULL), .words = &words, .picture = &picture, .voice = &voice};
-    dit_forward_branches(dit, team->world ? &team->mesh : NULL, a, &out, &in, 1, NULL);
+    struct given g;
+    given_new(&g, d, dit, a, o->frames, o->h, o->w);
+    dit_forward_branches(dit, team->world ? &team->mesh : NULL, a, &g.out, &g.in, 1, NULL);
     rc = dev_sync(d, e);
     if (team->world) rc = comm_agree(team->world, rc, NULL, e);
-    *taken = (struct taken){.weights = dit_bytes(dit), .forward = dev_arena_peak(a), .n_layers = c->n_layers};
+    *taken = (struct taken){
+        .weights = dit_bytes(dit), .forward = dev_arena_peak(a), .n_layers = dit_config_of(dit)->n_layers};
     dev_arena_free(&a);
     dit_free(&dit);
     return rc;

@@ -8,8 +8,8 @@
 //
 // The trap: this is what the kernels would take if they reached those rates one after another with nothing between; it
 // knows no launches that come late, no clocks that fall under load.
+#include "bench/given.h"
 #include "bench/tally.h"
-#include "worker/models/dit.h"
 #include "worker/plan/rates.h"
 #include "worker/synth/parts.h"
 
@@ -101,20 +101,11 @@ static int count_forward(struct tally *t, const struct synth_sizes *s, int64_t *
     struct weights *w = hollow(s, e);
     struct dit_config want = {.n_heads = s->heads, .eps = 1e-6f, .text_len = (int)s->text_len};
     if (!w || dit_new(&dit, t->dev, w, &want, DT_BF16, e) < 0) return -1;
-    const struct dit_config *c = dit_config_of(dit);
     struct dev_arena *a = dev_arena_new(t->dev, "forward", 0);
-    int64_t n = 1 + (FRAMES - 1) / 4, h = H / 8, wide = W / 8;
-    tensor text = dev_tensor(a, DT_F32, SHAPE(c->text_len, c->text_dim));
-    tensor clip = dev_tensor(a, DT_F32, SHAPE(c->clip_tokens, c->clip_dim));
-    tensor x = dev_tensor(a, DT_F32, SHAPE(c->out_dim, n, h, wide)), out = dev_tensor(a, DT_F32, x.n, x.shape);
-    tensor y = dev_tensor(a, DT_F32, SHAPE(c->in_dim - c->out_dim, n, h, wide));
-    struct dit_words words = dit_words_new(dit, a, text, NULL);
-    struct dit_picture picture = dit_picture_new(dit, a, clip, NULL);
-    struct dit_voice spoken = dit_voice_null(dit, a, n);
-    struct dit_time time = dit_time_new(dit, a, 500, NULL);
-    struct dit_in in = {.x = x, .y = y, .time = time, .words = &words, .picture = &picture, .voice = &spoken};
+    struct given g;
+    given_new(&g, t->dev, dit, a, FRAMES, H, W);
     tally_forget(t);
-    dit_forward(dit, a, out, &in, NULL);
+    dit_forward(dit, a, g.out, &g.in, NULL);
     *weights_bytes = dit_bytes(dit);
     for (int64_t i = 0; i < weights_count(w); i++) {
         tensor one = NO_TENSOR;

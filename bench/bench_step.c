@@ -4,10 +4,10 @@
 // 480x832, 81 frames, each several times after a warm one; the difference is two blocks, so a forward of all blocks
 // follows without 28 GB of weights. Steps of one to three branches stand beside what others published. --tiny is the
 // tiny twin at 64x64, 9 frames, to see that the program runs.
+#include "bench/given.h"
 #include "bench/twin.h"
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
-#include "worker/models/dit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,27 +40,12 @@ static double forward(const struct measure *m, int layers, struct err *e)
     struct dit_config want = {.n_heads = s.heads, .eps = 1e-6f, .text_len = (int)s.text_len};
     int rc = dit_new(&dit, m->d, twin.w, &want, DT_BF16, e);
     if (rc == 0) {
-        const struct dit_config *c = dit_config_of(dit);
         struct dev_arena *a = dev_arena_new(m->d, "step", 0);
-        int64_t t = 1 + (m->frames - 1) / 4, h = m->h / 8, w = m->w / 8;
-        tensor text = dev_tensor(a, DT_F32, SHAPE(c->text_len, c->text_dim));
-        tensor clip = dev_tensor(a, DT_F32, SHAPE(c->clip_tokens, c->clip_dim));
-        tensor x = dev_tensor(a, DT_F32, SHAPE(c->out_dim, t, h, w)), out = dev_tensor(a, DT_F32, x.n, x.shape);
-        tensor y = dev_tensor(a, DT_F32, SHAPE(c->in_dim - c->out_dim, t, h, w));
-        tensor inputs[] = {text, clip, x, y};
-        for (int i = 0; i < 4; i++) op_fill(m->d, inputs[i], 0.5f);
-        struct dit_words words = dit_words_new(dit, a, text, NULL);
-        struct dit_picture picture = dit_picture_new(dit, a, clip, NULL);
-        struct dit_voice voice = dit_voice_null(dit, a, t);
-        struct dit_in in = {.x = x,
-                            .y = y,
-                            .time = dit_time_new(dit, a, 500, NULL),
-                            .words = &words,
-                            .picture = &picture,
-                            .voice = &voice};
+        struct given g;
+        given_new(&g, m->d, dit, a, m->frames, m->h, m->w);
         for (int i = -1; i < RUNS && rc == 0; i++) {
             int64_t begun = clock_us();
-            dit_forward(dit, a, out, &in, NULL);
+            dit_forward(dit, a, g.out, &g.in, NULL);
             rc = dev_sync(m->d, e);
             if (i >= 0) took[i] = (double)(clock_us() - begun) * 1e-6;
         }
