@@ -60,6 +60,26 @@ class Clock:
         self.last = time.process_time()
 
 
+class Pace:
+    """Between steps: report() every 120 seconds of computing, keep() every 90 on the wall; both once more at the end()."""
+
+    def __init__(self, clock, report, keep):
+        self.clock, self.report, self.keep = clock, report, keep
+        self.measured, self.kept = clock.used, time.monotonic()
+
+    def step(self):
+        if self.clock.used - self.measured > 120:
+            self.report()
+            self.measured = self.clock.used
+        if time.monotonic() - self.kept > 90:
+            self.keep()
+            self.kept = time.monotonic()
+
+    def end(self):
+        self.report()
+        self.keep()
+
+
 class Slow:
     """An exponential mean of the weights, shorter at the start."""
 

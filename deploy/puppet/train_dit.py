@@ -9,7 +9,6 @@ begin as those of one; there, attention to the right region is a part of the los
 """
 import glob
 import sys
-import time
 
 import numpy as np
 import torch
@@ -156,7 +155,6 @@ def main(minutes):
     step, paired = state["step"], state["paired"]
     curve = run.Curve("dit", ["loss", "check", "mouth", "mouth_without_voice", "check_spoilt", "check_pairs", "regions"], step)
     clock, gen, losses = run.Clock(state["used"]), torch.Generator().manual_seed(1000 + step), []
-    kept, measured = time.monotonic(), clock.used
     print("dit", sum(p.numel() for p in net.parameters()), "parameters", data.n, "clips", pairs.n, "pairs", flush=True)
 
     def report():
@@ -171,6 +169,7 @@ def main(minutes):
         run.save("dit.pt", now=net.state_dict(), slow=slow.state(), opts=[o.state_dict() for o in opts], step=step,
                  used=clock.used, paired=paired)
 
+    pace = run.Pace(clock, report, keep)
     while clock.tick() < minutes * 60:
         part = clock.used / (minutes * 60)
         scale = min(1.0, (step + 1) / 50) * (1 if part < 0.4 else max(0.01, 1 - (part - 0.4) / 0.6))
@@ -194,14 +193,8 @@ def main(minutes):
         if not two:
             losses.append(float(loss.detach()))
         step += 1
-        if clock.used - measured > 120:
-            report()
-            measured = clock.used
-        if time.monotonic() - kept > 90:
-            keep()
-            kept = time.monotonic()
-    report()
-    keep()
+        pace.step()
+    pace.end()
 
 
 if __name__ == "__main__":

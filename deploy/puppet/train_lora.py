@@ -9,7 +9,6 @@ Low-rank parts sit on the body's own matrices (attention and feed-forward), whic
 matrix of each pair begins at zero: the untrained LoRA changes nothing.
 """
 import sys
-import time
 
 import numpy as np
 import torch
@@ -121,7 +120,6 @@ def main(minutes):
     step = state["step"]
     curve = run.Curve("lora", ["loss", "check_first", "check_second"], step)
     clock, gen, losses = run.Clock(state["used"]), torch.Generator().manual_seed(2000 + step), []
-    measured, kept = clock.used, time.monotonic()
 
     def report():
         with run.swapped(low, slow):
@@ -133,6 +131,7 @@ def main(minutes):
     def keep():
         run.save("lora.pt", now=low.state_dict(), slow=slow.state(), opt=opt.state_dict(), step=step, used=clock.used, whose=whose)
 
+    pace = run.Pace(clock, report, keep)
     if step == 0:
         report()
     while clock.tick() < minutes * 60:
@@ -150,14 +149,8 @@ def main(minutes):
         slow.update(low)
         losses.append(float(loss.detach()))
         step += 1
-        if clock.used - measured > 120:
-            report()
-            measured = clock.used
-        if time.monotonic() - kept > 90:
-            keep()
-            kept = time.monotonic()
-    report()
-    keep()
+        pace.step()
+    pace.end()
 
 
 if __name__ == "__main__":
