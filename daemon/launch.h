@@ -11,7 +11,7 @@
 
 enum { LAUNCH_ARGS = 80 };
 
-extern const char *const launch_shards[]; // names of struct launch_ranks' shard, ends with NULL
+extern const char *const launch_shards[];  // names of struct launch_ranks' shard, ends with NULL
 extern const char *const launch_weights[]; // likewise of weights
 // Likewise of its device: auto, which is the CPU, cpu, cuda (a rank takes the card of its number on the machine).
 extern const char *const launch_devices[];

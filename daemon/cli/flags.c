@@ -15,7 +15,6 @@
 
 #define FIELD(name) offsetof(struct flags, name)
 
-
 // clang-format off
 static const struct opt rows[] = {
     {"input-json", OPT_TEXT, FIELD(job), 0, 0, NULL, NULL, "FILE", "a job file, the published program's JSON or YAML; also given without a flag"},

@@ -244,18 +244,21 @@ static int render(struct run *r)
     struct err e = {0};
     char self[] = "/proc/self/exe";
     cli_sibling(r->worker, sizeof r->worker, "longtake-worker");
-    struct dispatch_options o = {
-        .self = self,
-        .worker = r->flags.worker ? r->flags.worker : r->worker,
-        .store = r->store,
-        .folder = r->folder,
-        .groups = 1,
-        .ranks = {.n = r->flags.ranks, .layout = r->flags.layout, .shard = r->flags.shard, .weights = r->flags.weights, .device = r->flags.device},
-        .attempts = r->flags.attempts,
-        .hello_ms = r->flags.hello_ms,
-        .stall_ms = r->flags.stall_ms,
-        .changed = on_change,
-        .ctx = r};
+    struct dispatch_options o = {.self = self,
+                                 .worker = r->flags.worker ? r->flags.worker : r->worker,
+                                 .store = r->store,
+                                 .folder = r->folder,
+                                 .groups = 1,
+                                 .ranks = {.n = r->flags.ranks,
+                                           .layout = r->flags.layout,
+                                           .shard = r->flags.shard,
+                                           .weights = r->flags.weights,
+                                           .device = r->flags.device},
+                                 .attempts = r->flags.attempts,
+                                 .hello_ms = r->flags.hello_ms,
+                                 .stall_ms = r->flags.stall_ms,
+                                 .changed = on_change,
+                                 .ctx = r};
     int rc = loop_new(&r->loop, on_turn, r, &e);
     if (rc < 0) return refuse(r, rc, EXIT_JOB_FAILED, &e);
     dispatch_new(&r->dispatch, r->loop, &o);

@@ -207,20 +207,21 @@ static int run(struct daemon *d)
     struct err e = {0};
     char self[] = "/proc/self/exe";
     const struct config *c = &d->config;
-    struct service_options o = {.folder = d->store,
-                                .self = self,
-                                .worker = c->worker ? c->worker : d->worker,
-                                .model = &d->model,
-                                .groups = c->groups,
-                                .ranks = {.n = c->ranks, .layout = c->layout, .shard = c->shard, .weights = c->weights, .device = c->device},
-                                .attempts = c->attempts,
-                                .hello_ms = c->hello_ms,
-                                .silence_ms = c->silence_ms,
-                                .stall_ms = c->stall_ms,
-                                .upload_max = c->upload_max,
-                                .changed = on_change,
-                                .submitted = on_submitted,
-                                .ctx = d};
+    struct service_options o = {
+        .folder = d->store,
+        .self = self,
+        .worker = c->worker ? c->worker : d->worker,
+        .model = &d->model,
+        .groups = c->groups,
+        .ranks = {.n = c->ranks, .layout = c->layout, .shard = c->shard, .weights = c->weights, .device = c->device},
+        .attempts = c->attempts,
+        .hello_ms = c->hello_ms,
+        .silence_ms = c->silence_ms,
+        .stall_ms = c->stall_ms,
+        .upload_max = c->upload_max,
+        .changed = on_change,
+        .submitted = on_submitted,
+        .ctx = d};
     files_allow();
     int rc = loop_new(&d->loop, on_turn, d, &e);
     if (rc >= 0) rc = service_open(&d->service, d->loop, &o, &e);
