@@ -327,7 +327,6 @@ static void garbage_send(struct fake *f, int64_t segment)
 
 static void trouble(struct fake *f, int64_t segment)
 {
-    if (f->once[0]) fclose(fopen(f->once, "w"));
     if (strcmp(f->trouble, "die") == 0) raise(SIGKILL);
     if (strcmp(f->trouble, "exit") == 0 || strcmp(f->trouble, "wrong") == 0) {
         fprintf(stderr, "cannot go on: the roof is leaking\n");
@@ -373,6 +372,8 @@ static void segment_run(struct fake *f, const struct msg *run)
     }
     if (f->left) return;
     stage(f, "decode", r->segment, 0);
+    // before anything wrong is said: the answer to it may be a kill, and who comes next must find the file
+    if (bad && f->once[0]) fclose(fopen(f->once, "w"));
     bool twice = asks_for(f, "twice", r->segment);
     for (int i = 0; i < 1 + twice; i++) tail_send(f, r->segment);
     int64_t from = r->start + r->keep_from, to = r->start + r->keep_to, half = (from + to) / 2;
