@@ -8,6 +8,7 @@
 // their first segment; and to go on with a long film, all of its voice goes through that encoder again.
 #include "daemon/reel.h"
 
+#include "daemon/media/drawn.h"
 #include "daemon/media/masks.h"
 #include "daemon/media/mux.h"
 #include "daemon/media/source.h"
@@ -228,6 +229,20 @@ static int open_film(struct reel *r, struct err *e)
     return mux_open(&r->mux, &o, e);
 }
 
+// A photograph given to a model that has only seen drawn heads renders, but into nobody.
+static void check_range(struct reel *r, const struct model *m)
+{
+    const struct spec *s = r->spec;
+    char note[MODEL_PATH_MAX];
+    if (m->range != MODEL_DRAWN || drawn_looks(r->colour, s->r.h, s->r.w)) return;
+    snprintf(note, sizeof note,
+             "%s looks like a photograph, and the model %s has only learnt drawn heads: do not expect a likeness; for "
+             "people, "
+             "give --model a folder with the published 14B weights",
+             s->image ? "the picture" : "the video", m->name);
+    notice_lines(r, note);
+}
+
 static int reel_fill(struct reel *r, const struct model *m, struct err *e)
 {
     struct spec *s = r->spec;
@@ -242,6 +257,7 @@ static int reel_fill(struct reel *r, const struct model *m, struct err *e)
     BUG_IF(!r->colour, "no memory for a picture");
     rc = source_colour_picture(r->source, 0, s->r.h, s->r.w, r->colour, &r->source_info, e);
     if (rc >= 0 && source_notice(r->source)) notice_lines(r, source_notice(r->source));
+    if (rc >= 0) check_range(r, m);
     if (rc >= 0) rc = make_masks(r, self, e);
     if (rc >= 0) rc = check_room(r, e);
     notice_lines(r, r->source_info.warnings);

@@ -3,6 +3,7 @@
 // Keys of model.yaml, all optional (published values in brackets):
 //
 //   name             [infinitetalk-14b]  for people
+//   range            [people]  or drawn: what pictures it has learnt; with drawn, a photograph is answered by a notice
 //   sizes            list of tables, the first is the default size [infinitetalk-480, infinitetalk-720]:
 //                      - name: tiny
 //                        shift: 7
@@ -135,9 +136,12 @@ static int take_no_text(void *base, struct arena *a, const struct opt *o, const 
     return err_set(e, E_INPUT, "%s wants a list of {name, shift, buckets}", from);
 }
 
+static const char *const ranges[] = {[MODEL_PEOPLE] = "people", [MODEL_DRAWN] = "drawn", NULL};
+
 #define AT(field) offsetof(struct model, field)
 static const struct opt keys[] = {
     {.key = "name", .type = OPT_CALL, .set = take_name},
+    {.key = "range", .type = OPT_NAME, .offset = AT(range), .names = ranges},
     {.key = "sizes", .type = OPT_CALL, .set = take_no_text},
     {.key = "frame-num", .type = OPT_INT, .offset = AT(frame_num), .min = 5, .max = 161},
     {.key = "motion-frame", .type = OPT_INT, .offset = AT(motion_frame), .min = 1, .max = 157},

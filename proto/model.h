@@ -22,9 +22,12 @@ struct bucket_table {
     double teacache[MODEL_POLY]; // how far a step of the time embedding moves the network; the highest power first
 };
 
+enum model_range { MODEL_PEOPLE, MODEL_DRAWN }; // photographs of people; drawn heads only
+
 struct model {
     char dir[MODEL_PATH_MAX];
     char name[64];
+    int range; // enum model_range: what pictures it has learnt
     // sizes and defaults of a job
     int n_sizes;
     struct bucket_table size[4]; // the first is the default

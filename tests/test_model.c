@@ -222,6 +222,7 @@ static void wrong_declarations_are_refused(void **state)
         {"model.yaml", "audio-scael: 3\n", "unknown key audio-scael; did you mean audio-scale?"},
         {"model.yaml", "frame-num: 80\n", "multiple of 4 and 1"},
         {"model.yaml", "frame-num: 9\nmotion-frame: 9\n", "leaves nothing new"},
+        {"model.yaml", "range: photos\n", "people"},
         {"model.yaml", "steps: 0\n", "not between 1 and 1000"},
         {"model.yaml", "steps: two\n", "not a whole number"},
         {"model.yaml", "steps: [1]\n", "wants one value"},

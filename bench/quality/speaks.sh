@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
 # Whether a small model speaks: a drawn face and a voice that no training saw, rendered by the program; the opening of the
 # mouth, read off the frames, must follow the voice's own, at lag 0 and nowhere else, and the mouth be closed in silence.
+# A photograph is answered by a notice, the drawn face is not.
 # exam.py makes the exam and says how a mouth is read; this asks for nothing but ffmpeg and plain python3.
-#   speaks.sh BIN_DIR MODEL EXAM
+#   speaks.sh BIN_DIR MODEL EXAM PHOTO
 set -euo pipefail
 bin=$(realpath "$1")
 model=$(realpath "$2")
 exam=$(realpath "$3")
+photo=$(realpath "$4")
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 timeout 600 "$bin/longtake" render --model "$model" --image "$exam/face.png" --audio "$exam/voice.wav" --crf 10 \
   -o "$tmp/film.mp4" 2>"$tmp/log" || { tail -3 "$tmp/log" >&2; exit 1; }
+timeout 600 "$bin/longtake" render --model "$model" --image "$photo" --audio "$exam/voice.wav" --max-frame-num 5 --steps 1 \
+  -o "$tmp/photo.mp4" 2>"$tmp/photo.log" || { tail -3 "$tmp/photo.log" >&2; exit 1; }
+grep -q "looks like a photograph" "$tmp/photo.log" || { echo "no notice for a photograph" >&2; exit 1; }
+! grep -q "looks like a photograph" "$tmp/log" || { echo "the drawn face is taken for a photograph" >&2; exit 1; }
 ffmpeg -v error -i "$tmp/film.mp4" -f rawvideo -pix_fmt rgb24 "$tmp/film.rgb"
 python3 - "$tmp/film.rgb" "$exam/truth.json" <<'P'
 import json
