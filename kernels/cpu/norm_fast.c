@@ -56,7 +56,7 @@ static void norm_rows(struct dev *d, tensor h, tensor x, tensor y, tensor gate, 
     struct vectors v = vectors_of(d, n, gate);
     float *scratch = thread_rows(d, 2, w);
     bool add = !tensor_is_none(y), norm = !tensor_is_none(h);
-#pragma omp parallel num_threads(dev_team(d, rows * w))
+#pragma omp parallel num_threads(dev_team(d, rows *w))
     {
         float *row = scratch + omp_get_thread_num() * 2 * row_step(w), *more = row + row_step(w);
 #pragma omp for
@@ -89,8 +89,10 @@ static void fast_gate_add(struct dev *d, tensor x, tensor y, tensor gate)
     norm_rows(d, NO_TENSOR, x, y, gate, (struct norm){0});
 }
 
+enum { BLOCK = 1024 };
+
 // y = x scaled by what `factor` makes of the sum of squares, times gain, then act. `inner`: rounded before the gain
-// too.
+// too. Narrow rows are taken many at a time, so that all but their sums is done in long runs.
 static void scaled_rows(struct dev *d, tensor y, tensor x, tensor gain, enum act act, bool inner,
                         double (*factor)(double squares, int64_t w, float eps), float eps)
 {
@@ -98,24 +100,27 @@ static void scaled_rows(struct dev *d, tensor y, tensor x, tensor gain, enum act
     int64_t rows = ref_rows(x, 1), w = x.shape[x.n - 1];
     if (rows == 0 || w == 0) return;
     struct vectors v = vectors_of(d, (struct norm){.gain = gain}, NO_TENSOR);
-    float *scratch = thread_rows(d, 1, w);
-#pragma omp parallel num_threads(dev_team(d, rows * w))
+    int64_t most = tensor_is_contiguous(x) && tensor_is_contiguous(y) && w < BLOCK ? BLOCK / w : 1;
+    float *scratch = thread_rows(d, 1, most * w);
+#pragma omp parallel num_threads(dev_team(d, rows *w))
     {
-        float *row = scratch + omp_get_thread_num() * row_step(w);
+        float *block = scratch + omp_get_thread_num() * row_step(most * w);
 #pragma omp for
-        for (int64_t i = 0; i < rows; i++) {
-            f->load(row, x.dtype, ref_row(x, i, 1), w);
-            float r = (float)factor(f->sum_squares(row, 0, w), w, eps);
-            f->affine(row, 0, r, inner ? NULL : v.gain, NULL, w);
-            if (inner && v.gain) {
+        for (int64_t from = 0; from < rows; from += most) {
+            int64_t n = rows - from < most ? rows - from : most;
+            f->load(block, x.dtype, ref_row(x, from, 1), n * w);
+            for (float *row = block; row < block + n * w; row += w) {
+                float r = (float)factor(f->sum_squares(row, 0, w), w, eps);
+                f->affine(row, 0, r, inner ? NULL : v.gain, NULL, w);
+                if (!inner || !v.gain) continue;
                 f->round(x.dtype, row, w);
                 f->mul(row, v.gain, w);
             }
             if (act != ACT_NONE) {
-                f->round(y.dtype, row, w);
-                f->act(act, row, w);
+                f->round(y.dtype, block, n * w);
+                f->act(act, block, n * w);
             }
-            f->store(y.dtype, ref_row(y, i, 1), row, w);
+            f->store(y.dtype, ref_row(y, from, 1), block, n * w);
         }
     }
 }
@@ -147,7 +152,7 @@ static void fast_col_sums(struct dev *d, tensor sums, tensor x)
 {
     const struct row_fns *f = fast_of(d)->rows;
     int64_t n = x.shape[0], w = x.shape[1];
-#pragma omp parallel for num_threads(dev_team(d, n * w))
+#pragma omp parallel for num_threads(dev_team(d, n *w))
     for (int64_t c = 0; c < w; c += COLUMNS) {
         int64_t some = w - c < COLUMNS ? w - c : COLUMNS;
         float part[COLUMNS];
@@ -167,7 +172,7 @@ static void fast_col_norm(struct dev *d, tensor y, tensor x, tensor mean, tensor
     struct vectors v =
         vectors_of(d, (struct norm){.gain = gain, .bias = bias, .shift = mean, .scale = rstd}, NO_TENSOR);
     float *scratch = thread_rows(d, 1, w);
-#pragma omp parallel num_threads(dev_team(d, n * w))
+#pragma omp parallel num_threads(dev_team(d, n *w))
     {
         float *row = scratch + omp_get_thread_num() * row_step(w);
 #pragma omp for

@@ -67,11 +67,12 @@ static double sum(const float *x, int64_t n)
     double total = 0;
     for (int64_t from = 0; from < n; from += CHUNK) {
         int64_t to = from + CHUNK < n ? from + CHUNK : n, i = from;
+        int lanes = from + LANES <= to ? LANES : 1; // of a narrow row the others are zeros
         float lane[LANES] = {0};
         for (; i + LANES <= to; i += LANES)
             for (int k = 0; k < LANES; k++) lane[k] += x[i + k];
         for (; i < to; i++) lane[0] += x[i];
-        for (int k = 0; k < LANES; k++) total += (double)lane[k];
+        for (int k = 0; k < lanes; k++) total += (double)lane[k];
     }
     return total;
 }
@@ -81,11 +82,12 @@ static double sum_squares(const float *x, float mean, int64_t n)
     double total = 0;
     for (int64_t from = 0; from < n; from += CHUNK) {
         int64_t to = from + CHUNK < n ? from + CHUNK : n, i = from;
+        int lanes = from + LANES <= to ? LANES : 1; // of a narrow row the others are zeros
         float lane[LANES] = {0};
         for (; i + LANES <= to; i += LANES)
             for (int k = 0; k < LANES; k++) lane[k] += (x[i + k] - mean) * (x[i + k] - mean);
         for (; i < to; i++) lane[0] += (x[i] - mean) * (x[i] - mean);
-        for (int k = 0; k < LANES; k++) total += (double)lane[k];
+        for (int k = 0; k < lanes; k++) total += (double)lane[k];
     }
     return total;
 }
