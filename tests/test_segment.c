@@ -1,6 +1,6 @@
 // Values that are not finite in a segment: the segment is rendered again, once, and comes out as if nothing had been;
 // if they come again the job fails with segment, step and branch, and what the sink has of earlier segments stays. Of
-// several ranks it is enough that one has them.
+// several ranks it is enough that one has them. And of a film's last segment no more is decoded than is wanted.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,10 +30,12 @@ struct scene {
     int ranks, fault_rank;
     int at;      // the block of the segment's forwards from which on attention is spoilt, over steps and branches
     bool always; // in F32 too
+    int n_segments, keep; // frames that are wanted of the last segment
     // What the sink was given.
     uint8_t frames[SEGMENTS][F][FRAME], tail[TAIL_MAX];
     size_t tail_bytes;
     int n_frames[SEGMENTS], segment, n_notices;
+    int n_decoded; // slices of the segment
     char notice[512];
 };
 
@@ -72,7 +74,8 @@ static void spoil(struct dev *d, const struct scene *s)
 
 static int on_step(void *ctx, const char *stage, int i, int n)
 {
-    (void)ctx, (void)stage, (void)i, (void)n;
+    struct scene *s = ctx;
+    if (strcmp(stage, "decode") == 0) s->n_decoded = i == n ? n : -1;
     return 0;
 }
 
@@ -118,7 +121,7 @@ static int run_segments(struct scene *s, struct set *set, const struct mesh *m, 
     struct render *render = NULL;
     int rank = m ? comm_rank(m->world) : 0, rc = render_open(&render, set, &order, e);
     struct render_sink sink = {.ctx = s, .step = on_step, .tail = on_tail, .frames = on_frames, .notice = on_notice};
-    for (int k = 0; k < SEGMENTS && rc == 0; k++) {
+    for (int k = 0; k < s->n_segments && rc == 0; k++) {
         int64_t bytes = 0;
         if (k && rank == 0) {
             bytes = (int64_t)s->tail_bytes;
@@ -130,9 +133,9 @@ static int run_segments(struct scene *s, struct set *set, const struct mesh *m, 
         struct render_run run = {.segment = k,
                                  .start = k * (F - M),
                                  .first = k == 0,
-                                 .last = k == SEGMENTS - 1,
+                                 .last = k == s->n_segments - 1,
                                  .keep_from = k ? M : 0,
-                                 .keep_to = F,
+                                 .keep_to = k == s->n_segments - 1 ? s->keep : F,
                                  .picture = picture,
                                  .tail = k ? tail : NULL,
                                  .tail_bytes = (size_t)bytes};
@@ -199,7 +202,13 @@ static struct scene *scene_of(void **state, int ranks, int fault_rank, int at, b
 {
     struct scene *s = calloc(1, sizeof *s);
     assert_non_null(s);
-    *s = (struct scene){.model = *state, .ranks = ranks, .fault_rank = fault_rank, .at = at, .always = always};
+    *s = (struct scene){.model = *state,
+                        .ranks = ranks,
+                        .fault_rank = fault_rank,
+                        .at = at,
+                        .always = always,
+                        .n_segments = SEGMENTS,
+                        .keep = F};
     s->spec = (struct spec_render){.h = H,
                                    .w = W,
                                    .size = "tiny",
@@ -258,10 +267,32 @@ static void a_fault_that_stays_ends_the_job(void **state)
     }
 }
 
+static void behind_the_last_frame_nothing_is_decoded(void **state)
+{
+    struct scene *whole = scene_of(state, 1, 0, NOWHERE, false);
+    struct err e = {0};
+    whole->n_segments = 1;
+    if (run(whole, &e) < 0) fail_msg("%s", e.text);
+    assert_int_equal(whole->n_decoded, 3);
+    static const int cases[][2] = {{1, 1}, {2, 2}, {5, 2}, {6, 3}, {9, 3}}; // frames, slices that hold them
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct scene *s = scene_of(state, 1, 0, NOWHERE, false);
+        s->n_segments = 1;
+        s->keep = cases[i][0];
+        if (run(s, &e) < 0) fail_msg("%d frames: %s", s->keep, e.text);
+        assert_int_equal(s->n_decoded, cases[i][1]);
+        assert_int_equal(s->n_frames[0], s->keep);
+        assert_memory_equal(s->frames[0], whole->frames[0], (size_t)s->keep * FRAME);
+        free(s);
+    }
+    free(whole);
+}
+
 int main(void)
 {
     log_init(LOG_ERROR, "test_segment", 0);
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_fault_that_passes_leaves_no_trace),
-                                       cmocka_unit_test(a_fault_that_stays_ends_the_job)};
+                                       cmocka_unit_test(a_fault_that_stays_ends_the_job),
+                                       cmocka_unit_test(behind_the_last_frame_nothing_is_decoded)};
     return cmocka_run_group_tests(tests, begin, end);
 }

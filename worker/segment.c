@@ -180,11 +180,19 @@ static void take_slice(struct decoding *d, tensor pixels, int64_t first)
     dev_arena_reset(s->j.work, mark);
 }
 
+// The decoder only looks back: behind the last frame that is kept, or that a tail is made of, nothing is decoded.
+static int64_t frames_decoded(const struct decoding *d)
+{
+    const struct segment *s = d->s;
+    if (d->in->want_tail || s->j.tap) return s->j.spec->frame_num;
+    return 1 + (d->in->keep_to - 1 + TIME_STRIDE - 1) / TIME_STRIDE * TIME_STRIDE;
+}
+
 static int decode(struct decoding *d, tensor x, const struct render_sink *sink, struct err *e)
 {
     struct segment *s = d->s;
     const struct spec_render *r = s->j.spec;
-    int64_t mark = dev_arena_mark(s->j.work), t = x.shape[1];
+    int64_t mark = dev_arena_mark(s->j.work), t = latent_frames(frames_decoded(d));
     struct vae_stream *v = vae_decode_open(s->j.vae, s->j.work, r->h, r->w, NULL);
     tensor pixels = dev_tensor(s->j.work, DT_F32, SHAPE(SLICE_FRAMES, r->h, r->w, 3));
     int rc = 0;
@@ -231,7 +239,7 @@ static int deliver(struct segment *s, const struct segment_in *in, tensor x, con
     if (in->want_tail) d.tail = dev_tensor(s->j.work, DT_F32, SHAPE(r->motion_frame, r->h, r->w, 3));
     int rc = decode(&d, x, sink, e);
     if (rc < 0) return rc;
-    t->drift = d.drift / r->frame_num;
+    t->drift = d.drift / (double)frames_decoded(&d);
     t->decode = clock_ms() - begun;
     begun = clock_ms();
     if (in->want_tail) rc = send_tail(&d, sink, e);
