@@ -287,15 +287,16 @@ int reel_open(struct reel **out, struct spec *s, const struct model *m, const st
     return 0;
 }
 
-int reel_probe(struct spec *s, const struct model *m, const struct reel_options *o, struct err *e)
+int reel_probe(struct spec *s, const struct model *m, const struct reel_options *o, enum reel_probed what,
+               struct err *e)
 {
     struct reel *r = calloc(1, sizeof *r);
     BUG_IF(!r, "no memory for a job's media");
     r->spec = s;
     r->o = o;
-    int rc = open_source(r, m, o->self, e);
-    if (rc >= 0) rc = open_voice(r, o->self, e);
-    if (rc >= 0) rc = make_masks(r, o->self, e);
+    int rc = what & REEL_PICTURE ? open_source(r, m, o->self, e) : 0;
+    if (rc >= 0 && what & REEL_VOICE) rc = open_voice(r, o->self, e);
+    if (rc >= 0 && what & REEL_PICTURE) rc = make_masks(r, o->self, e);
     reel_close(&r);
     return rc;
 }

@@ -39,8 +39,11 @@ struct reel_options {
 
 // Fills s->r.h, w, n_frames and n_reach. E_INPUT: an input is refused.
 int reel_open(struct reel **out, struct spec *s, const struct model *m, const struct reel_options *o, struct err *e);
-// Reads the media as far as it takes to refuse them, and keeps nothing: picture and voices, not the length of a video.
-int reel_probe(struct spec *s, const struct model *m, const struct reel_options *o, struct err *e);
+// Reads media as far as it takes to refuse them, and keeps nothing: picture (not the length of a video) with its masks,
+// voices, or both.
+enum reel_probed { REEL_PICTURE = 1, REEL_VOICE = 2 };
+int reel_probe(struct spec *s, const struct model *m, const struct reel_options *o, enum reel_probed what,
+               struct err *e);
 const struct reel_info *reel_info(const struct reel *r);
 struct plan_segment reel_segment(const struct reel *r, int64_t number);
 

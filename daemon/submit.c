@@ -1,8 +1,8 @@
 // Messages wait in a queue; two of them are looked at at a time, because films that render need the same threads.
 //
 // What was looked at once and found good is not looked at again (the same voice for a hundred films, a key that is
-// tried twice): the keys that speak of media, hashed, are kept in a small table. Media lie in the store by content, so
-// the same words mean the same bytes.
+// tried twice): the keys that speak of pictures and those that speak of voices, hashed, are kept in a small table.
+// Media lie in the store by content, so the same words mean the same bytes.
 #include "daemon/submit.h"
 
 #include "daemon/job.h"
@@ -13,13 +13,14 @@
 #include <string.h>
 
 enum { AT_ONCE = 2, KNOWN = 1024, KEY_SIZE = 160 };
+enum { PICTURE, VOICE, MEDIA };
 
 struct item {
     json_t *tree;
     struct spec spec;
-    struct err why; // code 0: it is good
-    uint64_t media; // its keys that speak of media, as a hash
-    bool known;
+    struct err why;        // code 0: it is good
+    uint64_t media[MEDIA]; // its keys that speak of them, as a hash
+    bool known[MEDIA];
 };
 
 struct ask {
@@ -30,7 +31,7 @@ struct ask {
     int priority;
     bool batch, under_way, looked;
     struct item *item;
-    int n;
+    int n, n_looked[MEDIA];
 };
 
 struct submit {
@@ -146,24 +147,36 @@ static int items_of(struct ask *a, json_t *tree, struct err *e)
     return 0;
 }
 
-static uint64_t media_of(const json_t *tree)
+// Two items that have the same here are refused, or not, for the same reason.
+static uint64_t media_of(const struct item *it, int kind)
 {
-    static const char *const keys[] = {"image",      "video",      "audio",         "audio2",     "mask1",
-                                       "mask2",      "box1",       "box2",          "size",       "parity",
-                                       "mode",       "audio-type", "max-frame-num", "face-scale", "on-video-end",
-                                       "cond_audio", "cond_video", "cond_image"};
+    static const char *const keys[MEDIA][11] = {
+        [PICTURE] = {"image", "video", "mask1", "mask2", "box1", "box2", "size", "face-scale", "cond_video",
+                     "cond_image"},
+        [VOICE] = {"audio", "audio2", "audio-type", "audio-track", "max-frame-num", "cond_audio"}};
+    static const char *const both[] = {"parity", "mode", "on-video-end", NULL};
     struct hash h;
     uint8_t bytes[HASH_BYTES];
     uint64_t v;
     hash_init(&h);
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        char *text = json_dumps(json_object_get(tree, keys[i]), JSON_ENCODE_ANY | JSON_SORT_KEYS);
-        hash_update(&h, text ? text : "", text ? strlen(text) + 1 : 1);
-        free(text);
-    }
+    hash_update(&h, &kind, sizeof kind);
+    hash_update(&h, &it->spec.r.n_speakers, sizeof it->spec.r.n_speakers);
+    for (int part = 0; part < 2; part++)
+        for (const char *const *key = part ? both : keys[kind]; *key; key++) {
+            char *text = json_dumps(json_object_get(it->tree, *key), JSON_ENCODE_ANY | JSON_SORT_KEYS);
+            hash_update(&h, text ? text : "", text ? strlen(text) + 1 : 1);
+            free(text);
+        }
     hash_final(&h, bytes);
     memcpy(&v, bytes, sizeof v);
     return v;
+}
+
+static bool knows(const struct submit *s, uint64_t media)
+{
+    bool known = false;
+    for (int i = 0; i < s->n_known && i < KNOWN; i++) known |= s->known[i] == media;
+    return known;
 }
 
 static void item_resolve(struct submit *s, struct item *it)
@@ -174,8 +187,10 @@ static void item_resolve(struct submit *s, struct item *it)
     it->why.code = rc < 0 ? rc : 0;
     if (rc < 0) return;
     if (by_chance(it->tree)) json_object_set_new(it->tree, "seed", json_integer(it->spec.r.seed));
-    it->media = media_of(it->tree);
-    for (int i = 0; i < s->n_known && i < KNOWN; i++) it->known |= s->known[i] == it->media;
+    for (int kind = 0; kind < MEDIA; kind++) {
+        it->media[kind] = media_of(it, kind);
+        it->known[kind] = knows(s, it->media[kind]);
+    }
 }
 
 int submit_take(struct submit *s, uint64_t ticket, const char *key, int priority, const char *text, size_t n,
@@ -209,20 +224,30 @@ static void look(void *ctx)
     struct reel_options o = {.self = a->s->o.self, .folder = a->s->o.folder};
     for (int i = 0; i < a->n; i++) {
         struct item *it = &a->item[i];
-        bool same = false; // as one before it in the batch that is good
-        for (int k = 0; k < i; k++) same |= a->item[k].media == it->media && a->item[k].why.code == 0;
-        if (it->why.code == 0 && !it->known && !same)
-            it->why.code = reel_probe(&it->spec, a->s->o.model, &o, &it->why) < 0 ? it->why.code : 0;
+        bool seen[MEDIA]; // before, or of an item before it in the batch that is good
+        for (int kind = 0; kind < MEDIA; kind++) {
+            seen[kind] = it->known[kind];
+            for (int k = 0; k < i; k++)
+                seen[kind] |= a->item[k].media[kind] == it->media[kind] && a->item[k].why.code == 0;
+        }
+        if (it->why.code == 0)
+            for (int kind = 0; kind < MEDIA; kind++) a->n_looked[kind] += !seen[kind];
+        enum reel_probed what = (seen[PICTURE] ? 0 : REEL_PICTURE) | (seen[VOICE] ? 0 : REEL_VOICE);
+        if (it->why.code == 0 && what)
+            it->why.code = reel_probe(&it->spec, a->s->o.model, &o, what, &it->why) < 0 ? it->why.code : 0;
     }
 }
 
 static void looked(void *ctx)
 {
     struct ask *a = ctx;
+    struct submit *s = a->s;
     a->looked = true;
-    a->s->n_under_way--;
+    s->n_under_way--;
     for (int i = 0; i < a->n; i++)
-        if (a->item[i].why.code == 0 && !a->item[i].known) a->s->known[a->s->n_known++ % KNOWN] = a->item[i].media;
+        for (int kind = 0; kind < MEDIA && a->item[i].why.code == 0; kind++)
+            if (!knows(s, a->item[i].media[kind])) s->known[s->n_known++ % KNOWN] = a->item[i].media[kind];
+    log_info("submit.looked", "items=%d pictures=%d voices=%d", a->n, a->n_looked[PICTURE], a->n_looked[VOICE]);
 }
 
 // ---- adding
@@ -272,7 +297,8 @@ static void conclude(struct submit *s, struct ask *a)
 static bool wants_look(const struct ask *a)
 {
     bool wants = false;
-    for (int i = 0; i < a->n; i++) wants |= a->item[i].why.code == 0 && !a->item[i].known;
+    for (int i = 0; i < a->n; i++)
+        wants |= a->item[i].why.code == 0 && !(a->item[i].known[PICTURE] && a->item[i].known[VOICE]);
     return wants;
 }
 

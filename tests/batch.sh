@@ -46,6 +46,8 @@ grep -q "poem: job 2 failed: .*neither a picture" out || fail "the bad item says
 cmp -s whole.mp4 films/portrait.mp4 || fail "the first item's film is another"
 [ -e films/turned.mp4 ] && [ ! -e films/poem.mp4 ] || fail "films: $(ls films)"
 ok "one bad item stops no other"
+grep -q "submit.looked items=3 pictures=3 voices=1" log || fail "the voice was looked at more than once: $(grep submit.looked log)"
+ok "a batch looks at its voice once"
 longtake batch --audio "$voice" --images "$picture" poem.png turned.png --key b >out
 [ "$(longtake list | wc -l)" -eq 3 ] || fail "the same key is another batch: $(longtake list)"
 says "the key 'b/1' was used for another job, 1" 2 longtake batch --audio "$voice" --images turned.png poem.png --key b
