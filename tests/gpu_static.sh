@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# What the real compiler made of the CUDA kernels: no spills, no local memory, tensor-core instructions where they were
-# meant, 16-byte loads where they were meant, registers within what the essays claim. Needs nvcc and cuobjdump, no card.
+# The programs as a machine with cards gets them: configured with the CUDA table, compiled by nvcc, linked, and asked what
+# can be asked without a card. Then what the real compiler made of the kernels: no spills, no local memory, tensor-core
+# instructions where they were meant, 16-byte loads where they were meant, registers within what the essays claim. Needs
+# nvcc, and cuobjdump for the instructions.
 #   tests/gpu_static.sh [ARCH ...]      default: sm_80 sm_90a. Without a toolkit it prints "skip: .." and ends well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-archs=("${@:-sm_80}")
+archs=("$@")
 [ $# -gt 0 ] || archs=(sm_80 sm_90a)
 export PATH="$PATH:/usr/local/cuda/bin"
 command -v nvcc >/dev/null || { echo "skip: no nvcc"; exit 0; }
@@ -20,10 +22,39 @@ fi
 disassemble=yes
 command -v cuobjdump >/dev/null && command -v nvdisasm >/dev/null || disassemble=no
 
+# One build for all architectures; what ptxas tells of each kernel stands in its log. A compiler without its libraries
+# is no toolkit.
+if ! cmake -G Ninja -B "$work/build" -DCMAKE_BUILD_TYPE=Release -DLONGTAKE_TESTS=OFF -DLONGTAKE_BENCH=ON -DLONGTAKE_CUDA=ON \
+  "-DLONGTAKE_CUDA_ARCHS=$(IFS=';'; sed 's/sm_//g' <<<"${archs[*]}")" -DCMAKE_CUDA_FLAGS=-Xptxas=-v >"$work/report" 2>&1; then
+  if grep -qE "NCCL's library were not found|CUDA::cublasLt.*not found|Could NOT find CUDAToolkit" "$work/report"; then
+    echo "skip: nvcc without cuBLASLt, the runtime or NCCL beside it"
+    exit 0
+  fi
+  cat "$work/report"
+  echo "FAILED the CUDA build cannot be configured"
+  exit 1
+fi
+if ! cmake --build "$work/build" -j "$(nproc)" --target longtake-worker bench_step >"$work/report" 2>&1; then
+  grep -vE "^ptxas info|^    [0-9]+ bytes|^\\[" "$work/report" | tail -60
+  echo "FAILED the CUDA build for ${archs[*]}"
+  exit 1
+fi
+bin=$work/build/bin
+
 passed=0 failed=0
 check() { # what, condition's result
   if [ "$2" = 0 ]; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "FAILED $1"; fi
 }
+
+# The linked programs: no driver is said plainly, and the CPU is as good in this build as in any other.
+tests/no_driver.sh "$bin" >"$work/said" 2>&1 && rc=0 || rc=1
+if grep -q 'no CUDA table' "$work/said"; then rc=1; fi
+check "no driver: $(cat "$work/said")" $rc
+said=$("$bin/bench_step" --tiny --device cpu 2>&1) && rc=0 || rc=1
+check "a forward on the CPU: $said" $rc
+said=$(LD_BIND_NOW=1 "$bin/longtake-worker" --version 2>&1) && rc=0 || rc=1
+check "not all that the worker calls is linked: $said" $rc
+
 # kernel pattern, most registers a thread
 limits="attend_mma_kernel<128,_2 255
 attend_mma_kernel<128,_1 255
@@ -54,20 +85,15 @@ move_kernelI5uint4 LDG.E.128 1
 upsample_kernelI5uint4 LDG.E.128 1"
 
 for arch in "${archs[@]}"; do
-  : >"$work/report"
   : >"$work/sass"
-  for source in kernels/cuda/*.cu; do
-    fast=()
-    [ "$(basename "$source")" = pixels.cu ] && fast=(-fmad=false)
-    nvcc -std=c++20 -O3 -arch="$arch" -Xptxas -v -D_GNU_SOURCE -I. -Ikernels/cuda/ptx "${fast[@]}" -cubin -o "$work/one.cubin" \
-      "$source" 2>>"$work/report" || { cat "$work/report"; echo "FAILED $source does not compile for $arch"; exit 1; }
-    [ $disassemble = no ] || cuobjdump -sass "$work/one.cubin" >>"$work/sass"
-  done
+  if [ $disassemble = yes ]; then
+    find "$work/build/kernels/cuda" -name '*.cu.o' -exec cuobjdump -sass -arch "$arch" {} \; >>"$work/sass"
+  fi
   # One line a kernel: name, stack bytes, spilled bytes, registers, with blanks of the name as underscores.
-  c++filt <"$work/report" | awk -v q="'" '
-    /Compiling entry function/ { split($0, p, q); name = p[2]; gsub(/ /, "_", name) }
+  c++filt <"$work/report" | awk -v q="'" -v arch="$arch" '
+    /Compiling entry function/ { split($0, p, q); name = p[2]; ours = p[4] == arch; gsub(/ /, "_", name) }
     /bytes stack frame/ { stack = $1; spill = $5 + $9 }
-    /Used [0-9]+ registers/ { for (i = 1; i < NF; i++) if ($i == "Used") print name, stack, spill, $(i + 1) }' >"$work/kernels"
+    ours && /Used [0-9]+ registers/ { for (i = 1; i < NF; i++) if ($i == "Used") print name, stack, spill, $(i + 1) }' >"$work/kernels"
   n=$(wc -l <"$work/kernels")
   if [ "$n" -gt 50 ]; then rc=0; else rc=1; fi
   check "$arch: only $n kernels were reported" $rc
