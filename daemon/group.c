@@ -195,8 +195,9 @@ static int guest_check(struct group *g, int64_t now, struct err *e)
     g->stuck = g->flood.code < 0 || now - g->progress_ms > g->o.stall_ms;
     if (g->flood.code < 0) return err_set(e, E_LOST, "the group (%s) was given up: %s", g->name, g->flood.text);
     if (now - g->heard_ms > g->o.silence_ms)
-        return err_set(e, E_LOST, "the group (%s) has been silent for %.1f s", g->name,
-                       (double)(now - g->heard_ms) / 1000);
+        return err_set(e, E_LOST, "the group (%s) has been silent for %.1f s%s", g->name,
+                       (double)(now - g->heard_ms) / 1000,
+                       g->ranks > 1 ? ": its rank 0, which speaks for it, has ended or hangs" : "");
     if (g->stuck)
         return err_set(e, E_LOST, "the group (%s) has not got on for %.1f s", g->name,
                        (double)(now - g->progress_ms) / 1000);
@@ -337,10 +338,9 @@ void group_rests(struct group *g) { g->progress_ms = clock_ms(); }
 static int tell_end(const struct group *g, struct loop_child_end end, struct err *e)
 {
     char said[384];
-    if (g->said_bye)
-        snprintf(said, sizeof said, "%s", g->bye);
-    else if (launch_last_words(g->log, said, sizeof said))
+    if (launch_last_words(g->log, said, sizeof said))
         return err_set(e, E_LOST, "the group of %d ranks ended: %s", g->o.ranks.n, said);
+    if (!said[0] && g->said_bye) snprintf(said, sizeof said, "%s", g->bye);
     const char *sep = said[0] ? "; its last words: " : "";
     if (end.signal == SIGKILL)
         return err_set(e, E_LOST,

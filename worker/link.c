@@ -16,6 +16,7 @@
 #include "proto/base/clock.h"
 #include "proto/base/log.h"
 #include "proto/chan.h"
+#include "worker/kin.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -27,7 +28,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { BEAT_MS = 1000, RETRY_MS = 5, QUEUE_MAX = 8, CLOSE_MS = 5000 };
+enum { BEAT_MS = 1000, RETRY_MS = 5, QUEUE_MAX = 8, CLOSE_MS = 5000, TOLD_MS = 500 };
 
 struct outgoing {
     struct msg m;
@@ -60,6 +61,8 @@ struct link {
     uint64_t beaten; // progress told last
     struct msg_hello hello;
     void (*refused)(const struct err *why);
+    struct kin *kin; // NULL: nobody is watched
+    void (*bereft)(const struct err *why);
     int64_t wait_ms, away_ms; // since then nobody has answered; 0: somebody does
 };
 
@@ -410,6 +413,29 @@ static void trouble(struct link *l)
     refused(l, &e);
 }
 
+// A rank has ended, and with it the group: the launcher is about to end this one too. What is queued waits for a
+// renderer that gets no further; the coordinator is told at once.
+static void mourn(struct link *l)
+{
+    struct msg m = {.kind = MSG_BYE};
+    struct err e = {0};
+    pthread_mutex_lock(&l->mutex);
+    bool over = l->over || l->closing;
+    pthread_mutex_unlock(&l->mutex);
+    if (over) { // ranks end as they should
+        kin_leave(l->kin);
+        l->kin = NULL;
+        return;
+    }
+    if (kin_lost(l->kin, &e) == 0) return;
+    snprintf(m.bye, sizeof m.bye, "%s", e.text);
+    if (chan_send(l->chan, NULL, &m, NULL) == 0) chan_linger(l->chan, TOLD_MS);
+    chan_close(&l->chan);
+    kin_rest(l->kin, CLOSE_MS);
+    l->bereft(&e);
+    BUG("a rank has ended and the program goes on");
+}
+
 static bool finished(struct link *l, int64_t *deadline)
 {
     pthread_mutex_lock(&l->mutex);
@@ -431,8 +457,11 @@ static void *link_run(void *ctx)
         beat(l);
         receive(l); // a send may have taken the descriptor's edge
         int64_t left = l->beaten_ms + BEAT_MS - clock_ms();
-        struct pollfd fds[] = {{.fd = chan_fd(l->chan), .events = POLLIN}, {.fd = l->bell, .events = POLLIN}};
-        poll(fds, 2, waiting || deadline ? RETRY_MS : left > 0 ? (int)left : 0);
+        struct pollfd fds[] = {{.fd = chan_fd(l->chan), .events = POLLIN},
+                               {.fd = l->bell, .events = POLLIN},
+                               {.fd = l->kin ? kin_fd(l->kin) : -1, .events = POLLIN}};
+        poll(fds, 3, waiting || deadline ? RETRY_MS : left > 0 ? (int)left : 0);
+        if (fds[2].revents) mourn(l);
         uint64_t rung;
         if (fds[1].revents && read(l->bell, &rung, sizeof rung) < 0) log_debug("link.bell", "errno=%d", errno);
     }
@@ -475,6 +504,8 @@ int link_open(struct link **out, const struct link_options *o, struct err *e)
     l->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     l->hello = *o->hello;
     l->wait_ms = o->wait_ms;
+    l->kin = o->kin;
+    l->bereft = o->bereft;
     l->refused = o->refused;
     int rc = l->bell < 0 ? err_set(e, E_FATAL, "no eventfd: %s", strerror(errno)) : chan_call(&l->chan, &o->call, 0, e);
     struct msg m = {.kind = MSG_HELLO, .hello = *o->hello};

@@ -34,6 +34,7 @@ struct order {
 };
 void order_free(struct order **o);
 
+struct kin;
 struct link_options {
     struct chan_call call;
     const struct msg_hello *hello;
@@ -43,6 +44,9 @@ struct link_options {
     // answers, or the coordinator has given the group up. Called on the link's thread; may end the program, whose
     // renderer may be loading weights or hang.
     void (*refused)(const struct err *why);
+    struct kin *kin; // the ranks beside this one, which outlive the link; NULL: none
+    // One of them has ended, which the coordinator was told. Called on the link's thread, and does not return.
+    void (*bereft)(const struct err *why);
 };
 
 // Owner: caller. A coordinator that is away and comes again is told HELLO anew, and the job that was open is closed.

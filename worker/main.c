@@ -18,6 +18,7 @@
 #include "proto/mark.h"
 #include "worker/fault.h"
 #include "worker/fingerprint.h"
+#include "worker/kin.h"
 #include "worker/plan/choice.h"
 #include "worker/plan_main.h"
 #include "worker/ranks.h"
@@ -152,6 +153,24 @@ static void on_refused(const struct err *why)
 {
     fprintf(stderr, "longtake-worker: %s\n", why->text);
     _exit(why->code == E_INPUT ? EXIT_INPUT : EXIT_AGAIN);
+}
+
+// Whoever started the ranks has the words of the one that ended, if it had any; these are for who reads this one's.
+static void on_bereft(const struct err *why)
+{
+    log_warn("ranks.ended", "text=\"%s\"", why->text);
+    _exit(EXIT_AGAIN);
+}
+
+static struct kin *watch_kin(const struct ranks *r)
+{
+    struct kin *k;
+    int32_t *pid = calloc((size_t)ranks_count(r), sizeof *pid);
+    BUG_IF(!pid, "no memory for the processes of %d ranks", ranks_count(r));
+    ranks_processes(r, pid);
+    kin_open(&k, pid, ranks_count(r), ranks_number(r));
+    free(pid);
+    return k;
 }
 
 static void hello_mark(struct msg_hello *h, const struct set_options *o)
@@ -348,13 +367,16 @@ static int serve(const struct flags *f, struct ranks *r, struct dev *d, struct e
     bool spread = false;
     int ready = get_ready(f, r, d, &o, &spread, &choice, &hello, &why), rc = 0;
     hello_mark(&hello, &o);
+    struct kin *kin = watch_kin(r);
     if (ranks_number(r) == 0)
         rc = link_open(&l,
                        &(struct link_options){.call = f->call,
                                               .hello = &hello,
                                               .cache_dir = f->cache,
                                               .wait_ms = (int64_t)f->wait * 1000,
-                                              .refused = on_refused},
+                                              .refused = on_refused,
+                                              .kin = kin,
+                                              .bereft = on_bereft},
                        e);
     if (!ranks_lost(r)) rc = ranks_agree(r, rc, e);
     if (rc == 0 && ready < 0) {
@@ -365,6 +387,7 @@ static int serve(const struct flags *f, struct ranks *r, struct dev *d, struct e
         rc = load_and_serve(f, r, d, l, &o, spread, choice.advice, e);
     }
     link_close(&l, rc < 0 ? e->text : "the coordinator said goodbye");
+    kin_close(&kin);
     return rc;
 }
 

@@ -109,6 +109,16 @@ struct comm *ranks_comm(const struct ranks *r) { return r->world; }
 struct comm *ranks_card(const struct ranks *r) { return r->device; }
 bool ranks_lost(const struct ranks *r) { return comm_check(r->world, NULL) < 0; }
 
+void ranks_processes(const struct ranks *r, int32_t *pid)
+{
+    int n = comm_size(r->world);
+    int32_t mine[2] = {r->node, (int32_t)getpid()}, *all = calloc((size_t)n, sizeof mine);
+    BUG_IF(!all, "no memory for the processes of %d ranks", n);
+    comm_all_gather(r->world, all, mine, sizeof mine);
+    for (int i = 0; i < n; i++) pid[i] = all[2 * i] == r->node ? all[2 * i + 1] : 0;
+    free(all);
+}
+
 int ranks_agree(const struct ranks *r, int rc, struct err *e) { return comm_agree(r->world, rc, NULL, e); }
 
 // ---- cores

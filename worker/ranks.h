@@ -10,6 +10,7 @@
 #include "parallel/mesh.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct ranks;
 
@@ -18,8 +19,10 @@ int ranks_open(struct ranks **out, struct err *e);
 void ranks_close(struct ranks **r);
 
 int ranks_count(const struct ranks *r);
-int ranks_number(const struct ranks *r);        // of this one; 0 speaks for all
-int ranks_here(const struct ranks *r);          // that run on this machine
+int ranks_number(const struct ranks *r); // of this one; 0 speaks for all
+int ranks_here(const struct ranks *r);   // that run on this machine
+// Collective: the process of each rank; 0 where that is on another machine.
+void ranks_processes(const struct ranks *r, int32_t *pid);
 struct comm *ranks_comm(const struct ranks *r); // of all, over host memory
 // Whether the ranks can still be heard; when not, this process can only end.
 bool ranks_lost(const struct ranks *r);
