@@ -16,7 +16,11 @@
 #include "worker/plan/rates.h"
 #include "worker/plan/sizes.h"
 
+#include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
 static struct choice_for of_14b(int n)
 {
@@ -132,6 +136,72 @@ static void what_does_not_fit(void **state)
     assert_non_null(strstr(e.text, "node needs 12.3 GB for them alone and 8.0 GB"));
 }
 
+// What was kept where there was room is held against what there is.
+static void a_machine_with_less_memory(void **state)
+{
+    (void)state;
+    struct choice_for f = of_14b(8);
+    struct choice c = {.of = {{1, 1, 8}, {2, 1, 4}, {1, 1, 8}}}, some = {.of = {{0, 0, 0}, {2, 1, 4}, {0, 0, 0}}};
+    struct err e = {0};
+    assert_int_equal(choice_fits(&c, &f, 8, 80000000000, &e), 0);
+    assert_int_equal(e.code, 0);
+    assert_int_equal(choice_fits(&c, &f, 8, 24000000000, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "a rank of 1x1x8 needs 38.3 GB for them alone and 24.0 GB are there"));
+    assert_int_equal(choice_fits(&some, &f, 8, 24000000000, &e), E_INPUT);
+    assert_non_null(strstr(e.text, "a rank of 2x1x4"));
+    f.wish.spread = true;
+    c.of[1] = c.of[0];
+    assert_int_equal(choice_fits(&c, &f, 8, 24000000000, &e), 0);
+    assert_int_equal(choice_fits(&c, &f, 1, 24000000000, &e),
+                     E_INPUT); // each rank has a machine, and there all of them
+    f.streamed = true;
+    assert_int_equal(choice_fits(&c, &f, 1, 1000, &e), 0);
+}
+
+static void touch(const char *file, const char *text, int days)
+{
+    FILE *to = fopen(file, "w");
+    struct timespec then[2] = {{.tv_sec = time(NULL) - (time_t)days * 24 * 3600}};
+    then[1] = then[0];
+    assert_non_null(to);
+    fputs(text, to);
+    fclose(to);
+    assert_int_equal(utimensat(AT_FDCWD, file, then, 0), 0);
+}
+
+// The folder may be one that many write into.
+static void others_in_the_folder(void **state)
+{
+    (void)state;
+    char file[400], old[400], young[400], half[400], alike[400], mine[400];
+    struct choice_for f = of_14b(8);
+    struct choice a = {.of = {{1, 1, 8}, {2, 1, 4}, {1, 1, 8}}}, got;
+    const char *good = "1x1x8 2x1x4 1x1x8\n\n";
+    snprintf(file, sizeof file, "%s/layout-0123456789abcdef", top);
+    snprintf(old, sizeof old, "%s/layout-1123456789abcdef", top);
+    snprintf(young, sizeof young, "%s/layout-2123456789abcdef", top);
+    snprintf(half, sizeof half, "%s/layout-0123456789abcdef.Xy12Z0", top);
+    snprintf(alike, sizeof alike, "%s/layout-of-my-kitchen", top);
+    snprintf(mine, sizeof mine, "%s/mine", top);
+    touch(mine, good, 0);
+    assert_int_equal(symlink(mine, file), 0);
+    assert_false(choice_read(&got, &f, file)); // a link is not followed
+    assert_int_equal(unlink(file), 0);
+    assert_int_equal(mkfifo(file, 0600), 0);
+    assert_false(choice_read(&got, &f, file)); // nor a pipe waited for
+    assert_int_equal(unlink(file), 0);
+    touch(old, good, 100);
+    touch(half, good, 100);
+    touch(alike, good, 100);
+    touch(young, good, 100);
+    assert_true(choice_read(&got, &f, young)); // it is in use
+    choice_keep(&a, &f, file);
+    assert_int_not_equal(access(old, F_OK), 0);
+    assert_int_not_equal(access(half, F_OK), 0);
+    const char *const stay[] = {file, young, alike, mine};
+    for (int i = 0; i < 4; i++) assert_int_equal(unlink(stay[i]), 0);
+}
+
 static void the_first_decides(void **state)
 {
     (void)state;
@@ -184,8 +254,13 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(fast_wires_and_slow_ones), cmocka_unit_test(noise_decides_nothing), cmocka_unit_test(wishes),
-        cmocka_unit_test(what_does_not_fit),        cmocka_unit_test(the_first_decides),
+        cmocka_unit_test(fast_wires_and_slow_ones),
+        cmocka_unit_test(noise_decides_nothing),
+        cmocka_unit_test(wishes),
+        cmocka_unit_test(what_does_not_fit),
+        cmocka_unit_test(a_machine_with_less_memory),
+        cmocka_unit_test(others_in_the_folder),
+        cmocka_unit_test(the_first_decides),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -9,8 +9,12 @@
 // the same folder has another file. The build is not in it: a new one that measures anew might strand the jobs of the
 // old one.
 //
-// The trap: several groups of one daemon begin at once. A file is written beside and linked into place, which fails
-// where one stands, and then that one is taken.
+// The traps. Several groups of one daemon begin at once: a file is written beside, under a name of its own, and linked
+// into place, which fails where one stands, and then that one is taken. The folder may be one that others write into,
+// where somebody else's file, link or pipe by that name is passed over. And a machine changes: what was kept is held
+// against the memory that is there now.
+//
+// A file that nobody has read for a season goes when the next one is written.
 #include "worker/plan/choice.h"
 
 #include "proto/base/hash.h"
@@ -18,12 +22,17 @@
 #include "worker/plan/rates.h"
 #include "worker/plan/sizes.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { FILE_TEXT = 600, NAME_BYTES = 8 };
+enum { FILE_TEXT = 600, NAME_BYTES = 8, FRESH_TAIL = 7, SEASON_S = 90 * 24 * 3600 };
+static const char stem[] = "layout-";
 
 static struct plan_job with_branches(const struct plan_job *j, int branches)
 {
@@ -81,6 +90,26 @@ int choice_make(struct choice *out, const struct choice_for *f, const struct pla
     return rc;
 }
 
+int choice_fits(const struct choice *c, const struct choice_for *f, int node, int64_t memory, struct err *e)
+{
+    const struct plan_rates r = {.linear = 1,
+                                 .attention = 1,
+                                 .conv = 1,
+                                 .copy = 1,
+                                 .near = 1,
+                                 .far = 1,
+                                 .node = node,
+                                 .memory = memory}; // times do not matter
+    int rc = 0;
+    for (int b = 1; b <= CHOICE_BRANCHES && rc == 0 && !f->streamed; b++) {
+        struct plan_job j = with_branches(&f->job, b);
+        if (c->of[b - 1].guide == 0) continue;
+        struct plan_row y = plan_predict(&f->net, &j, &r, c->of[b - 1], f->wish.spread ? PLAN_NODE : PLAN_WHOLE);
+        rc = check_weights(&y, &f->net, &r, e);
+    }
+    return rc;
+}
+
 // ---- keeping
 
 const char *choice_text(const struct choice *c, char *text, size_t n)
@@ -107,10 +136,14 @@ bool choice_read(struct choice *out, const struct choice_for *f, const char *fil
     char text[FILE_TEXT] = "";
     struct choice c = {0};
     int end = 0;
-    FILE *in = fopen(file, "r");
-    if (!in) return false;
-    size_t got = fread(text, 1, sizeof text - 1, in);
-    fclose(in);
+    struct stat is;
+    int in = open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (in < 0) return false;
+    bool own = fstat(in, &is) == 0 && S_ISREG(is.st_mode) && is.st_uid == geteuid();
+    ssize_t got = own ? read(in, text, sizeof text - 1) : -1;
+    if (got > 0) futimens(in, NULL); // it is in use
+    close(in);
+    if (got < 0) return false;
     text[got] = 0;
     for (int i = 0, at = 0; i < CHOICE_BRANCHES; i++, at = end) {
         struct mesh_shape *s = &c.of[i];
@@ -125,16 +158,43 @@ bool choice_read(struct choice *out, const struct choice_for *f, const char *fil
     return true;
 }
 
+// Whether a name in the folder is of this file's making, finished or not.
+static bool is_own_name(const char *name)
+{
+    size_t n = strlen(stem), hex = 2 * NAME_BYTES;
+    if (strncmp(name, stem, n) != 0 || strspn(name + n, "0123456789abcdef") != hex) return false;
+    const char *rest = name + n + hex;
+    return !rest[0] || (rest[0] == '.' && strlen(rest) == FRESH_TAIL);
+}
+
+// Lets go what nobody has used for a season, of the folder of `file`.
+static void sweep(const char *file)
+{
+    char folder[4096];
+    struct stat s;
+    const char *slash = strrchr(file, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - file) + 1 : 1, slash ? file : ".");
+    DIR *d = opendir(folder);
+    for (struct dirent *en; d && (en = readdir(d));) {
+        if (!is_own_name(en->d_name) || fstatat(dirfd(d), en->d_name, &s, AT_SYMLINK_NOFOLLOW) < 0) continue;
+        if (S_ISREG(s.st_mode) && s.st_uid == geteuid() && time(NULL) - s.st_mtime > SEASON_S)
+            unlinkat(dirfd(d), en->d_name, 0);
+    }
+    if (d) closedir(d);
+}
+
 void choice_keep(struct choice *c, const struct choice_for *f, const char *file)
 {
     char fresh[4200], layouts[64];
-    snprintf(fresh, sizeof fresh, "%s.%ld", file, (long)getpid());
-    FILE *to = fopen(fresh, "w");
+    snprintf(fresh, sizeof fresh, "%s.XXXXXX", file);
+    sweep(file);
+    int fd = mkstemp(fresh); // nobody else's file, link or pipe
+    FILE *to = fd < 0 ? NULL : fdopen(fd, "w");
     bool written = to && fprintf(to, "%s\n%s\n", choice_text(c, layouts, sizeof layouts), c->advice) > 0;
     if (to && fclose(to) != 0) written = false;
     if (written && link(fresh, file) < 0 && !choice_read(c, f, file)) written = rename(fresh, file) == 0;
     if (!written) log_warn("layout.kept", "file=\"%s\" text=\"not written\"", file);
-    unlink(fresh);
+    if (fd >= 0) unlink(fresh);
 }
 
 // ---- deciding
@@ -168,7 +228,7 @@ static void name_of(char *name, size_t n, const struct choice_for *f, const stru
     hash_update(&h, dev_name(d), strlen(dev_name(d)));
     hash_update(&h, key, sizeof key);
     hash_final(&h, sum);
-    size_t used = (size_t)snprintf(name, n, "layout-");
+    size_t used = (size_t)snprintf(name, n, "%s", stem);
     for (int i = 0; i < NAME_BYTES; i++) used += (size_t)snprintf(name + used, n - used, "%02x", sum[i]);
 }
 
@@ -197,6 +257,7 @@ int choice_decide(struct choice *out, const struct set_options *o, struct plan_w
     struct comm *host = comm_host(world);
     struct choice_for f = {.n = comm_size(world), .wish = wish, .streamed = o->stream_weights};
     struct plan_rates rates;
+    struct err why = {0};
     char file[4096], name[64], text[64];
     int32_t known = 0;
     *out = (struct choice){0};
@@ -214,6 +275,9 @@ int choice_decide(struct choice *out, const struct set_options *o, struct plan_w
         if (comm_rank(host) == 0) choice_keep(out, &f, file);
     }
     comm_bcast(host, 0, out, sizeof *out);
+    if (known && choice_fits(out, &f, o->here, rates_memory(d, world, o->here), &why) < 0)
+        return err_set(e, E_BUSY, "of the layouts kept from before, %s, one cannot be taken now: %s",
+                       choice_text(out, text, sizeof text), why.text);
     if (comm_rank(host) == 0)
         log_info("layout.chosen", "%s=\"%s\" advice=\"%s\"", known ? "kept" : "measured",
                  choice_text(out, text, sizeof text), out->advice);

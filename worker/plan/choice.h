@@ -27,16 +27,22 @@ struct choice_for {
 // From given rates. E_INPUT: the weights alone do not fit; says how much they take and how much there is.
 int choice_make(struct choice *out, const struct choice_for *f, const struct plan_rates *r, struct err *e);
 
+// Whether the weights fit as chosen, where a rank may use `memory` bytes and a machine has `node` ranks; E_INPUT as
+// above.
+int choice_fits(const struct choice *c, const struct choice_for *f, int node, int64_t memory, struct err *e);
+
 // "1x1x2 2x1x1 1x1x2"
 const char *choice_text(const struct choice *c, char *text, size_t n);
 // One line of layouts, one of advice. Where the file is there already, *c becomes what it says: the first one who
-// decides decides for all. Without room for it nothing is kept.
+// decides decides for all. Without room for it nothing is kept. Files of the folder that nobody has read for a season
+// are removed.
 void choice_keep(struct choice *c, const struct choice_for *f, const char *file);
-// False: there is none, or it is not of this kind.
+// False: there is none, or it is not of this kind, or somebody else's.
 bool choice_read(struct choice *out, const struct choice_for *f, const char *file);
 
 // Collective: read from the folder or measured, which takes about a second, and kept. `world` is what the ranks will
-// talk over. With one rank, or nothing to choose from, nothing is measured.
+// talk over. With one rank, or nothing to choose from, nothing is measured. E_BUSY: what was kept does not fit into the
+// memory that is there now.
 int choice_decide(struct choice *out, const struct set_options *o, struct plan_wish wish, struct dev *d,
                   struct comm *world, const char *folder, struct err *e);
 

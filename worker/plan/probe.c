@@ -182,6 +182,13 @@ static int probe_links(struct probe *p, struct plan_rates *r, int64_t row_bytes,
     return 0;
 }
 
+int64_t rates_memory(const struct dev *d, struct comm *world, int here)
+{
+    double least = (double)dev_memory_free(d) / (dev_shares_host(d) ? here : 1);
+    comm_all_reduce(comm_host(world), &least, 1, DT_F64, COMM_MIN);
+    return (int64_t)least;
+}
+
 int rates_probe(struct plan_rates *out, struct dev *d, struct comm *world, const struct plan_model *m, int64_t rows,
                 struct err *e)
 {

@@ -10,6 +10,9 @@
 int rates_probe(struct plan_rates *out, struct dev *d, struct comm *world, const struct plan_model *m, int64_t rows,
                 struct err *e);
 
+// Bytes that a rank may use, `here` of them being on this machine; the least of all ranks. Collective.
+int64_t rates_memory(const struct dev *d, struct comm *world, int here);
+
 struct rates_device {
     const char *name;
     struct plan_rates rates; // `node`: what one is usually built with
