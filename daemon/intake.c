@@ -40,12 +40,14 @@ struct intake {
     struct err error;
     bool dropped; // it is nobody's any more
     struct seam seam;
-    double score; // of the item that ends
+    double score;    // of the item that ends
+    uint8_t *ending; // brightness of its last picture
     // what became of it
     uint32_t encoded;
     bool has_kept;
     struct msg_done kept;
     double kept_score;
+    uint8_t *kept_ending;
     int failed; // code
 };
 
@@ -88,6 +90,8 @@ void intake_free(struct intake **pi)
     queue_clear(i);
     piece_free(&i->piece);
     seam_free(&i->seam);
+    free(i->ending);
+    free(i->kept_ending);
     free(i);
     *pi = NULL;
 }
@@ -107,10 +111,13 @@ void intake_drop(struct intake *i)
     }
 }
 
-void intake_expect(struct intake *i, const struct plan_segment *g)
+static size_t pixels_of(const struct intake *i) { return (size_t)i->o.picture.w * (size_t)i->o.picture.h; }
+
+void intake_expect(struct intake *i, const struct plan_segment *g, const uint8_t *before)
 {
     BUG_IF(i->item, "a segment is due while another one is in work");
     intake_drop(i);
+    if (before) seam_follow(&i->seam, before, pixels_of(i));
     i->expects = true;
     i->due = *g;
     i->next = g->start + g->keep_from;
@@ -118,15 +125,27 @@ void intake_expect(struct intake *i, const struct plan_segment *g)
 
 // ---- work
 
+static void ending_keep(struct intake *i)
+{
+    const uint8_t *seen = seam_last(&i->seam);
+    free(i->ending);
+    i->ending = seen ? malloc(pixels_of(i)) : NULL;
+    BUG_IF(seen && !i->ending, "no memory for a picture");
+    if (seen) memcpy(i->ending, seen, pixels_of(i));
+}
+
 static void work(void *ctx)
 {
     struct intake *i = ctx;
     struct item *it = i->item;
     char path[4200];
     i->error = (struct err){0};
-    size_t pixels = (size_t)i->o.picture.w * (size_t)i->o.picture.h;
+    size_t pixels = pixels_of(i);
     for (int k = 0; k < it->n; k++) seam_see(&i->seam, it->yuv + (size_t)k * pixels * 3 / 2, pixels);
-    if (it->ends) i->score = seam_end(&i->seam);
+    if (it->ends) {
+        i->score = seam_end(&i->seam);
+        ending_keep(i);
+    }
     i->rc = i->piece ? 0 : piece_open(&i->piece, &i->o.picture, &i->error);
     if (i->rc >= 0 && !it->ends) i->rc = piece_push(i->piece, it->n, it->yuv, &i->error);
     if (i->rc < 0 || !it->ends) return;
@@ -155,6 +174,9 @@ static void work_done(void *ctx)
         i->has_kept = true;
         i->kept = it->done;
         i->kept_score = i->score;
+        free(i->kept_ending);
+        i->kept_ending = i->ending;
+        i->ending = NULL; // while this one is read, the next segment's may be written
     } else
         i->encoded += (uint32_t)it->n;
     item_free(it);
@@ -194,7 +216,7 @@ static bool is_past(const struct intake *i, int64_t segment)
 
 int intake_frames(struct intake *i, const struct msg_frames *f, const uint8_t *yuv, size_t bytes, struct err *e)
 {
-    size_t frame = (size_t)i->o.picture.w * (size_t)i->o.picture.h * 3 / 2;
+    size_t frame = pixels_of(i) * 3 / 2;
     if (is_past(i, f->segment)) return 0;
     int64_t end = i->due.start + i->due.keep_to;
     if (!i->expects || f->segment != i->due.number || bytes != f->n * frame || f->first > i->next ||
@@ -255,6 +277,12 @@ int intake_kept(struct intake *i, struct msg_done *d, struct err *e)
 }
 
 double intake_seam(const struct intake *i) { return i->kept_score; }
+
+const uint8_t *intake_last(const struct intake *i, size_t *n)
+{
+    *n = pixels_of(i);
+    return i->kept_ending;
+}
 
 uint32_t intake_encoded(struct intake *i)
 {

@@ -28,8 +28,9 @@ void intake_new(struct intake **out, const struct intake_options *o);
 // Nothing is under way and nothing waits.
 bool intake_is_idle(const struct intake *i);
 void intake_free(struct intake **i);
-// From now on the frames of `g` are due, from its first one on; what waited is forgotten.
-void intake_expect(struct intake *i, const struct plan_segment *g);
+// From now on the frames of `g` are due, from its first one on; what waited is forgotten. `before`: intake_last of the
+// segment before it, or NULL where there is none.
+void intake_expect(struct intake *i, const struct plan_segment *g, const uint8_t *before);
 // Whatever waits is forgotten; what is under way ends by itself.
 void intake_drop(struct intake *i);
 
@@ -41,6 +42,8 @@ int intake_done(struct intake *i, const struct msg_done *d, const struct plan_se
 int intake_kept(struct intake *i, struct msg_done *d, struct err *e);
 // How much the border before that segment shows (seam.h); -1: not known.
 double intake_seam(const struct intake *i);
+// The brightness of that segment's last picture, a byte a pixel; NULL: it had none.
+const uint8_t *intake_last(const struct intake *i, size_t *n);
 // A segment that came whole is not kept yet.
 bool intake_owes(const struct intake *i);
 // One of the two below has something to tell.

@@ -121,6 +121,7 @@ static int segments_load(struct job *j, struct store *s, struct err *e)
     struct store_segment g;
     int rc;
     int64_t n = 0;
+    size_t pixels = (size_t)j->spec->r.h * (size_t)j->spec->r.w;
     j->condition_ms = j->denoise_ms = j->decode_ms = j->tail_ms = 0;
     for (int64_t k = 0; (rc = store_segment(s, j->id, k, &g, e)) == 1; k = g.number + 1, n++) {
         if (g.number >= j->n_segments) return damaged(j, g.number, e);
@@ -133,6 +134,7 @@ static int segments_load(struct job *j, struct store *s, struct err *e)
         j->tail_ms += g.tail_ms;
         if (g.drift > j->drift) j->drift = g.drift;
         if (g.n_tail > 0) span_tail_keep(span, g.number, g.tail, g.n_tail);
+        if (g.n_last == pixels) span_last_keep(span, g.last, g.n_last);
     }
     return rc < 0 ? rc : n == j->committed ? 0 : damaged(j, n, e);
 }

@@ -48,6 +48,17 @@ void seam_forget(struct seam *s)
     s->has_last = false;
 }
 
+const uint8_t *seam_last(const struct seam *s) { return s->has_last ? s->last : NULL; }
+
+void seam_follow(struct seam *s, const uint8_t *luma, size_t n)
+{
+    seam_forget(s);
+    if (!s->last) s->last = malloc(n);
+    BUG_IF(!s->last, "no memory for a picture");
+    memcpy(s->last, luma, n);
+    s->has_last = true;
+}
+
 void seam_free(struct seam *s)
 {
     free(s->last);

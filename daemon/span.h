@@ -19,6 +19,7 @@ struct span {
     int64_t committed;        // the segments below this one are kept
     bool taken;               // a group has it
     struct span_tail tail[2]; // of segment k in tail[k % 2]: of the last one kept and of the one under way
+    uint8_t *last;            // brightness of the last picture kept (intake_last), NULL: not known
     // while a group has it
     struct intake *intake;
     uint8_t *colour;        // what colours are matched to, [h, w, 3]
@@ -40,6 +41,8 @@ void span_release(struct span *s);
 
 // Keeps a copy of a segment's tail.
 void span_tail_keep(struct span *s, int64_t segment, const void *bytes, size_t n);
+// Keeps a copy of the last picture's brightness.
+void span_last_keep(struct span *s, const uint8_t *luma, size_t n);
 // The tail of `segment`, or NULL.
 const struct span_tail *span_tail_of(const struct span *s, int64_t segment);
 

@@ -1,7 +1,7 @@
 // SQLite with a write-ahead log, every commit synced (synchronous=FULL), the file held by this process alone.
 //
 //   jobs      what was asked, where it stands, its plan and how far its film goes      cuts    where spans begin
-//   segments  what is rendered and kept as a piece, and the last tail of each span     events  the last thousand of a
+//   segments  what is rendered and kept as a piece, and how each span ends for now     events  the last thousand of a
 //   job
 //
 // The lock is a file of its own, because SQLite's is only taken with the first statement and gives no name to the other
@@ -23,7 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { BEFORE = 2, SCHEMA = 3, PATIENCE_MS = 1000 };
+enum { BEFORE = 2, SCHEMA = 4, PATIENCE_MS = 1000 };
 
 static const char schema[] =
     "CREATE TABLE jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT UNIQUE, "
@@ -41,7 +41,7 @@ static const char schema[] =
     "CREATE TABLE segments (job INTEGER NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, "
     "number INTEGER NOT NULL, tail BLOB, condition_ms INTEGER NOT NULL, denoise_ms INTEGER NOT NULL, "
     "decode_ms INTEGER NOT NULL, tail_ms INTEGER NOT NULL, drift REAL NOT NULL, ranks INTEGER NOT NULL DEFAULT 1, "
-    "seam REAL, PRIMARY KEY (job, number));"
+    "seam REAL, last BLOB, PRIMARY KEY (job, number));"
     "CREATE TABLE events (job INTEGER NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, "
     "number INTEGER NOT NULL, at_s INTEGER NOT NULL, text TEXT NOT NULL, PRIMARY KEY (job, number)) WITHOUT ROWID;";
 
@@ -64,11 +64,11 @@ static const char *const sql[STORE_STATEMENTS] = {
     [STORE_ADD_CUT] = "INSERT OR REPLACE INTO cuts (job, number, frame) VALUES (?1, ?2, ?3)",
     [STORE_CUTS] = "SELECT frame FROM cuts WHERE job = ?1 ORDER BY number",
     [STORE_COMMIT] = "INSERT INTO segments (job, number, tail, condition_ms, denoise_ms, decode_ms, tail_ms, drift, "
-                     "ranks, seam) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                     "ranks, seam, last) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     [STORE_COUNT] = "UPDATE jobs SET segments = segments + 1, mixed = mixed OR coalesce(layout <> ?2, 0), "
                     "layout = coalesce(layout, ?2) WHERE id = ?1",
-    [STORE_DROP_TAIL] = "UPDATE segments SET tail = NULL WHERE job = ?1 AND number = ?2",
-    [STORE_SEGMENT] = "SELECT number, tail, condition_ms, denoise_ms, decode_ms, tail_ms, drift FROM segments "
+    [STORE_DROP_TAIL] = "UPDATE segments SET tail = NULL, last = NULL WHERE job = ?1 AND number = ?2",
+    [STORE_SEGMENT] = "SELECT number, tail, condition_ms, denoise_ms, decode_ms, tail_ms, drift, last FROM segments "
                       "WHERE job = ?1 AND number >= ?2 ORDER BY number LIMIT 1",
     [STORE_REPORT] = "SELECT count(*), total(condition_ms), total(denoise_ms), total(decode_ms), total(tail_ms), "
                      "total((condition_ms + denoise_ms + decode_ms + tail_ms) * ranks), total(drift), max(drift), "
@@ -175,13 +175,14 @@ static int folder_take(struct store *s, struct err *e)
     return 0;
 }
 
-// Of format 2, whose segments do not tell of ranks and seams.
-static int schema_renew(struct store *s, struct err *e)
+// Of format 2, whose segments do not tell of ranks and seams, or of 3, which forgets a span's last picture.
+static int schema_renew(struct store *s, int version, struct err *e)
 {
     int rc = store_begin(s, e);
-    if (rc >= 0) rc = plain(s, "ALTER TABLE segments ADD COLUMN ranks INTEGER NOT NULL DEFAULT 1", e);
-    if (rc >= 0) rc = plain(s, "ALTER TABLE segments ADD COLUMN seam REAL", e);
-    if (rc >= 0) rc = plain(s, "PRAGMA user_version = 3", e);
+    if (rc >= 0 && version < 3) rc = plain(s, "ALTER TABLE segments ADD COLUMN ranks INTEGER NOT NULL DEFAULT 1", e);
+    if (rc >= 0 && version < 3) rc = plain(s, "ALTER TABLE segments ADD COLUMN seam REAL", e);
+    if (rc >= 0) rc = plain(s, "ALTER TABLE segments ADD COLUMN last BLOB", e);
+    if (rc >= 0) rc = plain(s, "PRAGMA user_version = 4", e);
     return store_settle(s, rc, e);
 }
 
@@ -194,14 +195,14 @@ static int schema_take(struct store *s, struct err *e)
     sqlite3_finalize(q);
     if (rc < 0) return rc;
     if (version == SCHEMA) return 0;
-    if (version == BEFORE) return schema_renew(s, e);
+    if (version >= BEFORE && version < SCHEMA) return schema_renew(s, version, e);
     if (version != 0)
         return err_set(e, E_INPUT,
                        "the store %s has format %d, and this program (%s) knows %d; use the %s one, or move it away",
                        s->folder, version, LONGTAKE_VERSION, SCHEMA, version > SCHEMA ? "later" : "earlier");
     rc = store_begin(s, e);
     if (rc >= 0) rc = plain(s, schema, e);
-    if (rc >= 0) rc = plain(s, "PRAGMA user_version = 3", e);
+    if (rc >= 0) rc = plain(s, "PRAGMA user_version = 4", e);
     return store_settle(s, rc, e);
 }
 

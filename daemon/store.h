@@ -50,6 +50,8 @@ struct store_segment {
     const char *layout; // class of the group
     const void *tail;   // NULL: the span ends
     size_t n_tail;
+    const void *last; // what the next segment's seam is measured from (seam.h), or NULL
+    size_t n_last;
     int64_t condition_ms, denoise_ms, decode_ms, tail_ms;
     double drift;
     int ranks;   // of that group

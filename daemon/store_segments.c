@@ -1,5 +1,6 @@
 // Plans, segments and the film. A segment is committed when its pictures lie in a file of their own (its piece); the
-// film goes on behind, in order. Of each span the last tail is kept: it is what the next segment begins with.
+// film goes on behind, in order. Of each span the last tail is kept: it is what the next segment begins with; and the
+// last picture's brightness, with which its first picture is compared.
 #include "daemon/store_parts.h"
 
 #include <stdlib.h>
@@ -82,6 +83,7 @@ static int commit(struct store *s, const struct store_segment *g, struct err *e)
     sqlite3_bind_double(q, 8, g->drift);
     sqlite3_bind_int(q, 9, g->ranks > 1 ? g->ranks : 1);
     if (g->seam >= 0) sqlite3_bind_double(q, 10, g->seam);
+    if (g->last) sqlite3_bind_blob64(q, 11, g->last, g->n_last, SQLITE_STATIC);
     rc = store_run(s, q, "commit a segment", e);
     if (rc < 0) return rc;
     q = store_prepare(s, STORE_COUNT);
@@ -111,7 +113,9 @@ int store_segment(struct store *s, uint64_t job, int64_t from, struct store_segm
                                 .denoise_ms = sqlite3_column_int64(q, 3),
                                 .decode_ms = sqlite3_column_int64(q, 4),
                                 .tail_ms = sqlite3_column_int64(q, 5),
-                                .drift = sqlite3_column_double(q, 6)};
+                                .drift = sqlite3_column_double(q, 6),
+                                .last = sqlite3_column_blob(q, 7),
+                                .n_last = (size_t)sqlite3_column_bytes(q, 7)};
     return 1;
 }
 

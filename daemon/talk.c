@@ -45,7 +45,7 @@ static void span_begin(struct talk *t, struct span *s)
     t->span = s;
     t->next_run = s->committed;
     j->n_taken++;
-    intake_expect(s->intake, &g);
+    intake_expect(s->intake, &g, s->last);
     t->allowed = t->opened ? t->allowed : 0;
 }
 
@@ -212,12 +212,16 @@ static int commit(const struct ear *d, const struct msg_done *t, struct err *e)
     const struct span_tail *tail = t->segment + 1 < s->end ? span_tail_of(s, t->segment) : NULL;
     if (t->segment + 1 < s->end && !tail)
         return err_set(e, E_LOST, "the worker ended segment %lld and sent no tail of it", (long long)t->segment + 1);
+    size_t n_last;
+    const uint8_t *last = intake_last(s->intake, &n_last);
     struct store_segment g = {.job = j->id,
                               .number = t->segment,
                               .first = t->segment == s->first,
                               .layout = layout,
                               .tail = tail ? tail->bytes : NULL,
                               .n_tail = tail ? tail->n : 0,
+                              .last = tail ? last : NULL,
+                              .n_last = n_last,
                               .condition_ms = t->condition_ms,
                               .denoise_ms = t->denoise_ms,
                               .decode_ms = t->decode_ms,
@@ -229,6 +233,7 @@ static int commit(const struct ear *d, const struct msg_done *t, struct err *e)
     if (rc < 0) return rc;
     if (!j->layout[0]) snprintf(j->layout, sizeof j->layout, "%s", layout);
     if (strcmp(j->layout, layout) != 0) j->mixed = true;
+    if (g.last) span_last_keep(s, last, n_last);
     s->committed++;
     j->committed++;
     j->attempts = 0;

@@ -104,6 +104,8 @@ grep -q "over $(($(segments 1) - 1)) borders" report || fail "the report: $(cat 
 [ "$(sed -nE 's/^[0-9T:-]+Z ([a-z]+).*/\1/p' events | grep -v note | tr '\n' ' ')" = "finishing completed " ] || fail "events: $(cat events)"
 says "there is no job 99" 2 longtake report 99
 says "there is no job 99" 2 longtake events 99
+seams() { longtake report "$1" --json | grep -o '"seam_score":{[^}]*}'; }
+seams_whole=$(seams 1)
 ok "a report and the events of a job that is over"
 says "there is nothing to pause" 2 longtake pause 1
 [ "$(find data/longtake/media -type f | wc -l)" -eq 3 ] || fail "media: $(ls data/longtake/media)"
@@ -193,7 +195,10 @@ for round in 1 2 3 4 5 6; do
     start --groups 2
   fi
 done
-for job in $jobs; do completes "$job"; done
+for job in $jobs; do
+  completes "$job"
+  [ "$(seams "$job")" = "$seams_whole" ] || fail "the seams of job $job: $(seams "$job"), undisturbed $seams_whole"
+done
 job=$(submit)
 longtake watch "$job" >watched &
 watcher=$!
@@ -204,6 +209,8 @@ start
 wait "$watcher" || fail "who watches loses a daemon that comes again: $(cat watched)"
 ok "watching outlives the daemon"
 completes "$job"
+[ "$(seams "$job")" = "$seams_whole" ] || fail "the seams of a job whose daemon was killed: $(seams "$job"), undisturbed $seams_whole"
+ok "kills take nothing from the report's seams"
 stop TERM 0
 
 # a worker that does not come up is no job's fault

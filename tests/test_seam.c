@@ -75,12 +75,32 @@ static void what_was_forgotten_is_no_border(void **state)
     seam_free(&s);
 }
 
+static void what_was_kept_is_followed(void **state)
+{
+    (void)state;
+    struct seam s = {0}, other = {0};
+    assert_null(seam_last(&s));
+    segment(&s, 10, 2, 5);
+    seam_end(&s);
+    segment(&other, 100, 1, 3); // whatever it has seen
+    seam_follow(&other, seam_last(&s), N);
+    segment(&s, 40, 4, 5);
+    segment(&other, 40, 4, 5);
+    is(seam_end(&other), 5.5); // 18 to 40, by steps of 4
+    is(seam_end(&s), 5.5);
+    seam_forget(&s);
+    assert_null(seam_last(&s));
+    seam_free(&s);
+    seam_free(&other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_jump_counts_in_usual_steps),
         cmocka_unit_test(stillness_is_no_jump),
         cmocka_unit_test(what_was_forgotten_is_no_border),
+        cmocka_unit_test(what_was_kept_is_followed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

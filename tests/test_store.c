@@ -264,7 +264,7 @@ static void other_files_are_sentences(void **state)
     shell("sqlite3 %s \"PRAGMA user_version = 1\"", path);
     assert_int_equal(store_open(&s, place, &e), E_INPUT);
     assert_non_null(strstr(e.text, "use the earlier one"));
-    shell("sqlite3 %s \"PRAGMA user_version = 3; UPDATE jobs SET segments = 5\"", path);
+    shell("sqlite3 %s \"PRAGMA user_version = 4; UPDATE jobs SET segments = 5\"", path);
     s = opened();
     struct store_job j;
     assert_int_equal(store_get(s, 1, &j, &e), E_FATAL);
@@ -297,6 +297,8 @@ static void a_report_is_kept_and_older_stores_are_taken(void **state)
                                   .layout = "one",
                                   .tail = "tail",
                                   .n_tail = 4,
+                                  .last = "last",
+                                  .n_last = 4,
                                   .condition_ms = 1,
                                   .denoise_ms = 10,
                                   .decode_ms = 100,
@@ -313,11 +315,17 @@ static void a_report_is_kept_and_older_stores_are_taken(void **state)
     assert_int_equal(r.device_ms, 4 * 1111);
     assert_true(r.drift_most == 2 && r.drift_mean == 1);
     assert_true(r.n_seams == 2 && r.seam_most == 3.5 && r.seam_mean == 2.5);
+    struct store_segment g;
+    assert_int_equal(store_segment(s, id, 1, &g, &e), 1); // only the newest picture is kept
+    assert_null(g.last);
+    assert_int_equal(store_segment(s, id, 2, &g, &e), 1);
+    assert_int_equal(g.n_last, 4);
+    assert_memory_equal(g.last, "last", 4);
     store_close(&s);
     char path[128];
     snprintf(path, sizeof path, "%s/store.db", place);
     shell("sqlite3 %s 'ALTER TABLE segments DROP COLUMN ranks; ALTER TABLE segments DROP COLUMN seam; "
-          "PRAGMA user_version = 2'",
+          "ALTER TABLE segments DROP COLUMN last; PRAGMA user_version = 2'",
           path);
     s = opened();
     assert_int_equal(store_report(s, older, &r, &e), 1);
@@ -326,9 +334,11 @@ static void a_report_is_kept_and_older_stores_are_taken(void **state)
     assert_int_equal(r.device_ms, 3 * 1111);
     committed(s, older, 1); // and goes on
     store_close(&s);
+    shell("sqlite3 %s 'ALTER TABLE segments DROP COLUMN last; PRAGMA user_version = 3'", path);
     s = opened();
     assert_int_equal(store_report(s, older, &r, &e), 1);
     assert_int_equal(r.n, 2);
+    committed(s, older, 2);
     store_remove(&s);
 }
 
