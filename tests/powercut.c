@@ -8,6 +8,9 @@
 // file whose bytes were not synced is empty.
 //
 // CLOCK_BACK names a file: while it exists, the wall clock shows a day less.
+//
+// HOLD names a file, and HOLD_AT how the name of another one ends: while the first exists, a sync of the second waits,
+// and <HOLD>.held says that it does.
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -82,8 +85,23 @@ static void note(int fd)
     rename(part, whole);
 }
 
+static void hold(int fd)
+{
+    const char *while_there = getenv("HOLD"), *end = getenv("HOLD_AT");
+    char link[64], path[PATH_MAX], held[PATH_MAX];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    if (!while_there || !end || n < (ssize_t)strlen(end)) return;
+    path[n] = 0;
+    if (strcmp(path + n - strlen(end), end) != 0 || access(while_there, F_OK) < 0) return;
+    snprintf(held, sizeof held, "%s.held", while_there);
+    close(open(held, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    while (access(while_there, F_OK) == 0) usleep(10000);
+}
+
 int fsync(int fd)
 {
+    hold(fd);
     note(fd);
     return (int)syscall(SYS_fsync, fd);
 }

@@ -115,7 +115,7 @@ static void every_frame_is_taken_once(void **state)
     struct desk d = desk_open();
     struct msg_done done = {.segment = 3, .drift = 0.5};
     desk_intake(&d);
-    intake_expect(d.intake, &third);
+    intake_expect(d.intake, &third, NULL);
     assert_int_equal(frames(&d, 3, 105, 4, &e), 1);
     assert_int_equal(frames(&d, 3, 105, 4, &e), 0); // twice
     assert_int_equal(frames(&d, 2, 90, 4, &e), 0);  // late
@@ -147,7 +147,7 @@ static void what_comes_too_early_or_wrong_is_refused(void **state)
     struct msg_frames wrong = {.segment = 3, .first = 105, .n = 2};
     desk_intake(&d);
     assert_int_equal(frames(&d, 3, 105, 4, &e), E_LOST); // nothing is due
-    intake_expect(d.intake, &third);
+    intake_expect(d.intake, &third, NULL);
     assert_int_equal(frames(&d, 3, 106, 4, &e), E_LOST);  // a gap
     assert_int_equal(frames(&d, 4, 117, 4, &e), E_LOST);  // the next segment's
     assert_int_equal(frames(&d, 3, 105, 13, &e), E_LOST); // past the end
@@ -169,13 +169,13 @@ static void a_lost_group_leaves_nothing(void **state)
     struct desk d = desk_open();
     struct msg_done done = {.segment = 3};
     desk_intake(&d);
-    intake_expect(d.intake, &third);
+    intake_expect(d.intake, &third, NULL);
     assert_int_equal(frames(&d, 3, 105, 4, &e), 1);
     assert_int_equal(frames(&d, 3, 109, 4, &e), 1);
     intake_drop(d.intake);
     assert_int_equal(settled(&d), 0);
     assert_int_equal(intake_encoded(d.intake), 0);
-    intake_expect(d.intake, &third);
+    intake_expect(d.intake, &third, NULL);
     assert_int_equal(frames(&d, 3, 105, 12, &e), 1);
     assert_int_equal(intake_done(d.intake, &done, NULL, &e), 1);
     assert_int_equal(settled(&d), 3);
@@ -194,7 +194,7 @@ static void a_disk_that_takes_nothing_is_told(void **state)
     struct intake_options o = {
         .loop = d.loop, .picture = {.w = W, .h = H, .crf = 30}, .folder = "/proc/nowhere", .n_busy = &d.n_busy};
     intake_new(&d.intake, &o);
-    intake_expect(d.intake, &third);
+    intake_expect(d.intake, &third, NULL);
     assert_int_equal(frames(&d, 3, 105, 12, &e), 1);
     assert_int_equal(intake_done(d.intake, &done, NULL, &e), 1);
     loop_settle(d.loop);

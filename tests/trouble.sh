@@ -79,6 +79,32 @@ unset CLOCK_BACK
 stop
 ok "a clock that jumps back"
 
+# a drain: a segment that has come whole is committed first, however long its sync takes, and nobody renders it again; what is
+# still being rendered is left
+rm -rf data && mkdir data
+rm -f runs
+export HOLD=$tmp/held HOLD_AT=/piece-2 FAKE_WORKER=step:5,log:$tmp/runs
+touch "$HOLD"
+LD_PRELOAD=$bin/libpowercut.so start
+one=$(submit)
+for _ in $(seq 1200); do [ -e "$HOLD.held" ] && break; sleep 0.05; done
+[ -e "$HOLD.held" ] || fail "no sync of the third segment"
+[ "$(field "$one" segments)" -eq 2 ] || fail "there are $(field "$one" segments) segments while the third one is held"
+kill -TERM "$daemon"
+for _ in $(seq 1200); do grep -q "daemon.drain" log && break; sleep 0.05; done
+kill -0 "$daemon" || fail "the daemon does not wait for the segment that came whole"
+rm "$HOLD"
+rc=0
+wait "$daemon" || rc=$?
+[ "$rc" -eq 75 ] || fail "after a drain the daemon ends with $rc, not 75"
+unset HOLD HOLD_AT
+start
+[ "$(field "$one" segments)" -ge 3 ] || fail "the segment that came whole is gone"
+completes "$one"
+[ "$(grep -c '^run 2 ' runs)" -eq 1 ] || fail "the segment that came whole was rendered again: $(cat runs)"
+stop
+ok "a drain commits the segment that came whole"
+
 # power cuts: only what was synced is left, at ten moments
 rm -rf data && mkdir -p data notes/names notes/bytes
 export POWERCUT_FROM=$tmp/data/longtake POWERCUT_TO=$tmp/notes FAKE_WORKER=step:10
