@@ -86,6 +86,10 @@ void dev_close(struct dev **pd)
 
 int dev_threads(const struct dev *d) { return d->n_threads; }
 const char *dev_name(const struct dev *d) { return d->name; }
+void dev_tell(const struct dev *d, FILE *to)
+{
+    if (d->tell) d->tell(d, to);
+}
 void dev_set_dry(struct dev *d, bool dry) { d->dry = dry; }
 bool dev_is_dry(const struct dev *d) { return d->dry; }
 

@@ -12,6 +12,8 @@
 #include "kernels/tensor.h"
 #include "proto/base/err.h"
 
+#include <stdio.h>
+
 struct ops;
 struct dev;
 struct dev_arena;
@@ -27,6 +29,8 @@ void dev_choose(const char *table);
 void dev_close(struct dev **d);
 const char *dev_name(const struct dev *d); // "cpu avx512_bf16 x2", for logs and the layout class
 int dev_threads(const struct dev *d);
+// What the device has chosen by timing so far, a line each.
+void dev_tell(const struct dev *d, FILE *to);
 void dev_set_dry(struct dev *d, bool dry);
 bool dev_is_dry(const struct dev *d);
 

@@ -4,6 +4,8 @@
 
 #include "kernels/ops.h"
 
+#include <stdio.h>
+
 // A slot has the public op's signature. `pack` stands beside them because it returns a tensor.
 #define OPS_SLOT(name) __typeof__(op_##name) *name;
 struct ops {
@@ -49,10 +51,11 @@ struct dev {
     bool quantised;    // products of quantised weights are worth having
     bool packed_alone; // a packed weight needs no plain one beside it
     char name[96];
-    struct err fault;             // sticky; code 0: none
-    void *backend;                // the table's own state
-    void *stream;                 // what ops are enqueued on; NULL where they end before they return
-    void (*close)(struct dev *d); // frees it; NULL when there is none
+    struct err fault;                            // sticky; code 0: none
+    void *backend;                               // the table's own state
+    void *stream;                                // what ops are enqueued on; NULL where they end before they return
+    void (*close)(struct dev *d);                // frees it; NULL when there is none
+    void (*tell)(const struct dev *d, FILE *to); // dev_tell; NULL: nothing is chosen by timing
 };
 
 // The threads to wake for `work`, given in about nanoseconds of one thread: all, or the calling one alone, for waking

@@ -230,6 +230,7 @@ int selftest_run(struct dev *d, FILE *to, struct err *e)
             c.t = t;
             rc = self_try(&f, &c, e);
         }
+    if (rc == 0) dev_tell(d, to);
     if (rc == 0 && f.n_bad > 0) rc = err_set(e, E_FATAL, "%d of %d ops are wrong on %s", f.n_bad, f.n_ops, dev_name(d));
     if (rc == 0) fprintf(to, "verdict: %s is right: %d of %d\n", dev_name(d), f.n_ops, f.n_ops);
     if (rc < 0) fprintf(to, "verdict: %s is wrong: %s\n", dev_name(d), e->text);

@@ -10,6 +10,7 @@ extern "C" {
 #include <cuda_runtime.h>
 #include <instr.cuh>
 #include <math.h>
+#include <stdio.h>
 
 // ---- the device's state, for launchers
 
@@ -70,6 +71,7 @@ extern const struct op_variant cuda_linear_variants[], cuda_scaled_variants[], c
 extern const int n_cuda_linear_variants, n_cuda_scaled_variants, n_cuda_attention_variants, n_cuda_conv_variants;
 // The others.
 void cuda_linear_close(struct dev *d);
+void cuda_linear_tell(const struct dev *d, FILE *to);
 void cuda_attention_slots(struct ops *o);
 void cuda_norm_slots(struct ops *o);
 void cuda_rope_slots(struct ops *o);

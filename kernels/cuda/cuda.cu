@@ -491,5 +491,6 @@ extern "C" int cuda_open(struct dev *d, int which, struct err *e)
     cuda_pointwise_slots(&d->ops);
     cuda_pixels_slots(&d->ops);
     d->quantised = true;
+    d->tell = cuda_linear_tell;
     return settle(d, c->arch, e);
 }

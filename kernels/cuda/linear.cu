@@ -5,30 +5,34 @@
 // every other mix is widened to F32 in scratch memory, as is the result. The library adds a bias of the output's dtype
 // only, so an F32 bias of a BF16 product is rounded first: an error below that of the product's own rounding.
 //
-// The first time a shape comes, the library's candidates are timed on the call's own buffers. Taken is the fastest
-// whose result has the same bytes as the first one's: the choice may then differ from card to card of one kind, and the
-// film does not. Where the library has no way (widths of 0, say), one tile kernel of our own does it.
+// The first time a shape comes, the library's candidates are timed on the call's own buffers, and pick.c takes the
+// fastest whose result has the same bytes as the first one's: the choice may then differ from card to card of one kind,
+// and the film does not. Results are compared by a sum over all their elements, of 64 bits, so that none is held
+// twice. Where the library has no way (widths of 0, say), one tile kernel of our own does it.
 #include "kernels/cuda/gemm.cuh"
+
+extern "C" {
+#include "kernels/pick.h"
+}
 
 #include <cublasLt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { TILE = 16, THREADS = 256, CANDIDATES = 8, TIMED = 5, SHAPES = 256 };
-enum : int64_t { WORKSPACE = int64_t(32) << 20, SAMPLE = int64_t(64) << 20 };
+enum { TILE = 16, THREADS = 256, CANDIDATES = 8, TIMED = 5, SHAPES = 256, FOLDS = 256 };
+enum : int64_t { WORKSPACE = int64_t(32) << 20 };
+static_assert((int)CANDIDATES <= (int)PICK_MOST, "more candidates than can be picked from");
 
 struct gemm_choice {
-    struct gemm_shape shape;
-    bool found;
+    struct picked picked; // times in milliseconds of TIMED runs
     cublasLtMatmulAlgo_t algo;
 };
 
 struct gemm_cache {
     cublasLtHandle_t lt;
     void *workspace;
-    struct gemm_choice choices[SHAPES]; // a ring
-    int64_t n;
+    struct pick_memo choices; // gemm_choice by gemm_shape
 };
 
 // What a call of the library needs, made for one product.
@@ -68,11 +72,21 @@ template <class T> __global__ void act_rows_kernel(rows y, int64_t n, int act)
     put(p, activate(act, get(p)));
 }
 
-// Leaves 1 in *differs where two runs of bytes are not the same.
-__global__ void same_kernel(int *differs, const uint32_t *a, const uint32_t *b, int64_t n)
+// part[block] = sum of what the elements of y [m, n] scatter to, each with its place; any order of additions is the
+// same.
+template <class T>
+__global__ void __launch_bounds__(THREADS) fold_kernel(uint64_t *part, const T *y, int64_t m, int64_t n, int64_t ldy)
 {
-    int64_t i = thread_index();
-    if (i < n && load(a + i) != load(b + i)) store(differs, 1);
+    uint64_t *each = (uint64_t *)shared_memory(), sum = 0;
+    for (int64_t i = thread_index(); i < m * n; i += (int64_t)gridDim.x * THREADS) {
+        uint64_t v = ((uint64_t)i << 32 ^ load(y + i / n * ldy + i % n)) * 0x9e3779b97f4a7c15u;
+        sum += (v ^ v >> 29) * 0xbf58476d1ce4e5b9u;
+    }
+    store(each + threadIdx.x, sum);
+    sync_block();
+    if (threadIdx.x > 0) return;
+    for (int i = 1; i < THREADS; i++) sum += load(each + i);
+    store(part + blockIdx.x, sum);
 }
 
 // ---- the library
@@ -91,6 +105,7 @@ static struct gemm_cache *cache_of(struct dev *d)
     struct gemm_cache *g = (struct gemm_cache *)calloc(1, sizeof *g);
     BUG_IF(!g, "no memory for products");
     c->gemm = g;
+    pick_memo_init(&g->choices, sizeof(struct gemm_shape), sizeof(struct gemm_choice), SHAPES);
     if (!lt_ok(d, cublasLtCreate(&g->lt), "opening")) return NULL;
     return cuda_check(d, cudaMalloc(&g->workspace, (size_t)WORKSPACE), "workspace of cuBLASLt") ? g : NULL;
 }
@@ -101,6 +116,7 @@ void cuda_linear_close(struct dev *d)
     if (!g) return;
     if (g->lt) cublasLtDestroy(g->lt);
     cudaFree(g->workspace);
+    pick_memo_release(&g->choices);
     free(g);
     cuda_of(d)->gemm = NULL;
 }
@@ -166,83 +182,127 @@ static bool words_open(struct dev *d, struct gemm_words *v, const struct gemm *g
                        "preference");
 }
 
-static bool run(struct dev *d, const struct gemm_words *v, const struct gemm *g, const cublasLtMatmulAlgo_t *algo,
-                void *y)
+static cublasStatus_t run(struct dev *d, const struct gemm_words *v, const struct gemm *g,
+                          const cublasLtMatmulAlgo_t *algo)
 {
     struct gemm_cache *c = cuda_of(d)->gemm;
     const float one = 1, zero = 0;
     const int one_whole = 1, zero_whole = 0;
     bool whole = g->s.in == DT_I8;
-    cublasStatus_t code = cublasLtMatmul(c->lt, v->product, whole ? (const void *)&one_whole : &one, g->w, v->w, g->x,
-                                         v->x, whole ? (const void *)&zero_whole : &zero, y, v->y, y, v->y, algo,
-                                         c->workspace, (size_t)WORKSPACE, cuda_stream(d));
     cuda_of(d)->launches++;
     cuda_of(d)->n_enqueued++;
-    return lt_ok(d, code, "product");
+    return cublasLtMatmul(c->lt, v->product, whole ? (const void *)&one_whole : &one, g->w, v->w, g->x, v->x,
+                          whole ? (const void *)&zero_whole : &zero, g->y, v->y, g->y, v->y, algo, c->workspace,
+                          (size_t)WORKSPACE, cuda_stream(d));
 }
 
-// Milliseconds of some runs of one candidate into y.
-static float time_of(struct dev *d, const struct gemm_words *v, const struct gemm *g, const cublasLtMatmulAlgo_t *algo,
-                     void *y)
+// The library's candidates for one product, as pick.c tries them.
+struct gemm_trial {
+    struct dev *d;
+    const struct gemm_words *v;
+    const struct gemm *g;
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    bool has_first;
+    uint64_t first; // what the first result folds to
+};
+
+// Milliseconds of some runs of one candidate; one that the library then refuses does not work, which is no fault.
+static float time_of(struct gemm_trial *t, const cublasLtMatmulAlgo_t *algo)
 {
+    struct dev *d = t->d;
     cudaEvent_t from = NULL, to = NULL;
     float ms = INFINITY;
     bool ok = cuda_check(d, cudaEventCreate(&from), "event") && cuda_check(d, cudaEventCreate(&to), "event");
-    ok = ok && run(d, v, g, algo, y) && cuda_check(d, cudaEventRecord(from, cuda_stream(d)), "event");
-    for (int i = 0; ok && i < TIMED; i++) ok = run(d, v, g, algo, y);
+    bool runs = ok && run(d, t->v, t->g, algo) == CUBLAS_STATUS_SUCCESS;
+    ok = runs && cuda_check(d, cudaEventRecord(from, cuda_stream(d)), "event");
+    for (int i = 0; runs && i < TIMED; i++) runs = run(d, t->v, t->g, algo) == CUBLAS_STATUS_SUCCESS;
     ok = ok && cuda_check(d, cudaEventRecord(to, cuda_stream(d)), "event");
     ok = ok && cuda_check(d, cudaEventSynchronize(to), "event");
-    ok = ok && cuda_check(d, cudaEventElapsedTime(&ms, from, to), "event");
+    ok = ok && runs && cuda_check(d, cudaEventElapsedTime(&ms, from, to), "event");
+    if (!runs) cudaGetLastError(); // of a launch that was refused; what the card cannot forget comes again
     if (from) cudaEventDestroy(from);
     if (to) cudaEventDestroy(to);
     return ok ? ms : INFINITY;
 }
 
-// Whether `other` holds the bytes of g->y; both dense.
-static bool same_bytes(struct dev *d, const struct gemm *g, const void *other)
+// The bytes of the result as one number.
+static uint64_t fold(struct gemm_trial *t)
 {
-    int64_t n = g->s.m * g->s.n * dtype_size(g->s.out) / 4;
-    int *flag = (int *)cuda_scratch_of(d, SCRATCH_PART, sizeof *flag), differs = 1;
-    if (!flag || !cuda_check(d, cudaMemsetAsync(flag, 0, sizeof *flag, cuda_stream(d)), "comparing")) return false;
-    LAUNCH(d, same_kernel, blocks_for(n, THREADS), THREADS, 0, flag, (const uint32_t *)g->y, (const uint32_t *)other,
-           n);
-    const int64_t one = 1;
-    dev_download(d, &differs, DT_I32, tensor_of(flag, DT_I32, 1, &one));
-    return d->fault.code == 0 && !differs;
+    struct dev *d = t->d;
+    const struct gemm_shape *s = &t->g->s;
+    uint64_t part[FOLDS] = {0}, sum = 0, *there = (uint64_t *)cuda_scratch_of(d, SCRATCH_PART, sizeof part);
+    const unsigned blocks = s->m * s->n < FOLDS * THREADS ? blocks_for(s->m * s->n, THREADS) : (unsigned)FOLDS;
+    const int64_t bytes = blocks * (int64_t)sizeof sum;
+    if (!there) return 0;
+    if (dtype_size(s->out) == 2)
+        LAUNCH(d, fold_kernel<uint16_t>, blocks, THREADS, THREADS * sizeof sum, there, (const uint16_t *)t->g->y, s->m,
+               s->n, s->ldy);
+    else
+        LAUNCH(d, fold_kernel<uint32_t>, blocks, THREADS, THREADS * sizeof sum, there, (const uint32_t *)t->g->y, s->m,
+               s->n, s->ldy);
+    dev_download(d, part, DT_U8, tensor_of(there, DT_U8, 1, &bytes));
+    for (uint64_t p : part) sum += p;
+    return sum;
 }
 
-// The fastest candidate that agrees with the first to the byte. A result too large to hold twice, or with gaps, keeps
-// the first.
-static void choose(struct dev *d, const struct gemm_words *v, const struct gemm *g, struct gemm_choice *choice)
+static double trial_time(void *ctx, int i)
 {
-    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
-    int n = 0;
-    choice->shape = g->s;
-    cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(cuda_of(d)->gemm->lt, v->product, v->w, v->x, v->y, v->y,
-                                                         v->wish, CANDIDATES, found, &n);
-    choice->found = code == CUBLAS_STATUS_SUCCESS && n > 0;
-    if (!choice->found) return;
-    choice->algo = found[0].algo;
-    int64_t bytes = g->s.m * g->s.n * dtype_size(g->s.out);
-    if (n == 1 || bytes > SAMPLE || bytes % 4 != 0 || g->s.ldy != g->s.n) return;
-    void *other = cuda_scratch_of(d, SCRATCH_Y, bytes);
-    float best = other ? time_of(d, v, g, &found[0].algo, g->y) : 0;
-    for (int i = 1; i < n && other && d->fault.code == 0; i++) {
-        float ms = found[i].state == CUBLAS_STATUS_SUCCESS ? time_of(d, v, g, &found[i].algo, other) : INFINITY;
-        if (ms >= best || !same_bytes(d, g, other)) continue;
-        best = ms;
-        choice->algo = found[i].algo;
+    struct gemm_trial *t = (struct gemm_trial *)ctx;
+    bool has = t->found[i].state == CUBLAS_STATUS_SUCCESS && t->d->fault.code == 0;
+    double ms = has ? time_of(t, &t->found[i].algo) : INFINITY;
+    if (isfinite(ms) && !t->has_first) {
+        t->first = fold(t);
+        t->has_first = true;
     }
+    return ms;
+}
+
+static bool trial_same(void *ctx, int, int)
+{
+    struct gemm_trial *t = (struct gemm_trial *)ctx;
+    return fold(t) == t->first && t->d->fault.code == 0;
+}
+
+static struct gemm_choice choose(struct dev *d, const struct gemm_words *v, const struct gemm *g)
+{
+    struct gemm_choice choice;
+    struct gemm_trial t = {.d = d, .v = v, .g = g};
+    struct pick_from from = {.n = 0, .time = trial_time, .same = trial_same, .ctx = &t};
+    cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(cuda_of(d)->gemm->lt, v->product, v->w, v->x, v->y, v->y,
+                                                         v->wish, CANDIDATES, t.found, &from.n);
+    if (code != CUBLAS_STATUS_SUCCESS) from.n = 0;
+    memset(&choice, 0, sizeof choice);
+    choice.picked = pick_fastest(&from);
+    if (choice.picked.way >= 0) choice.algo = t.found[choice.picked.way].algo;
+    return choice;
 }
 
 static const struct gemm_choice *choice_of(struct dev *d, const struct gemm_words *v, const struct gemm *g)
 {
-    struct gemm_cache *c = cuda_of(d)->gemm;
-    for (int64_t i = 0; i < c->n && i < SHAPES; i++)
-        if (memcmp(&c->choices[i].shape, &g->s, sizeof g->s) == 0) return &c->choices[i];
-    struct gemm_choice *choice = &c->choices[c->n++ % SHAPES];
-    choose(d, v, g, choice);
-    return choice;
+    struct pick_memo *m = &cuda_of(d)->gemm->choices;
+    const struct gemm_choice *known = (const struct gemm_choice *)pick_memo_find(m, &g->s);
+    if (known) return known;
+    const struct gemm_choice choice = choose(d, v, g);
+    return (const struct gemm_choice *)pick_memo_keep(m, &g->s, &choice);
+}
+
+void cuda_linear_tell(const struct dev *d, FILE *to)
+{
+    const struct gemm_cache *c = cuda_of((struct dev *)d)->gemm;
+    const void *key, *value;
+    for (int64_t i = 0; c && pick_memo_row(&c->choices, i, &key, &value); i++) {
+        const struct gemm_shape *s = (const struct gemm_shape *)key;
+        const struct picked *p = &((const struct gemm_choice *)value)->picked;
+        fprintf(to, "product %lld x %lld x %lld %s to %s%s%s%s%s: ", (long long)s->m, (long long)s->n, (long long)s->k,
+                dtype_table[s->in].name, dtype_table[s->out].name, s->epilogue & CUBLASLT_EPILOGUE_BIAS ? ", bias" : "",
+                s->epilogue & CUBLASLT_EPILOGUE_GELU ? ", gelu" : "",
+                s->epilogue & CUBLASLT_EPILOGUE_RELU ? ", relu" : "", s->scaled ? ", scaled" : "");
+        if (p->way < 0)
+            fprintf(to, "none of %d candidates works\n", p->n);
+        else
+            fprintf(to, "candidate %d of %d, %.4f ms, the first %.4f; %d fail, %d have other bytes\n", p->way + 1, p->n,
+                    p->time / (double)TIMED, p->first / (double)TIMED, p->n_failed, p->n_other);
+    }
 }
 
 bool cuda_product(struct dev *d, const struct gemm *g)
@@ -250,8 +310,8 @@ bool cuda_product(struct dev *d, const struct gemm *g)
     if (d->fault.code < 0 || !cache_of(d)) return true;
     struct gemm_words v;
     const struct gemm_choice *choice = words_open(d, &v, g) ? choice_of(d, &v, g) : NULL;
-    bool found = choice && choice->found;
-    if (found) run(d, &v, g, &choice->algo, g->y);
+    bool found = choice && choice->picked.way >= 0;
+    if (found && d->fault.code == 0) lt_ok(d, run(d, &v, g, &choice->algo), "product");
     words_close(&v);
     return found || d->fault.code < 0;
 }

@@ -1,16 +1,23 @@
 // Stand-in for cuBLASLt: column-major products with F32 sums, and the library's own care for its arguments.
 //
 // It offers two candidates for every product that the real library would take: in the second, the sum runs backwards,
-// so its bytes differ now and then, as those of another tile order do. All of a matrix must be handed-out memory, and
-// all that is read must have been written. Products of bytes it knows from the architecture on that does, and factors
-// of rows and columns on sm_90 alone; what it does not know has no candidate.
+// so its bytes differ now and then, as those of another tile order do; a test says how long each takes. All of a matrix
+// must be handed-out memory, and all that is read must have been written. Products of bytes it knows from the
+// architecture on that does, and factors of rows and columns on sm_90 alone; what it does not know has no candidate.
 #include "tests/gpusim/parts.h"
 
 #include <cublasLt.h>
 
 #include <vector>
 
-enum { MAGIC = 0x6c74 };
+enum { MAGIC = 0x6c74, CANDIDATES = 2 };
+
+static struct {
+    float ms;
+    bool refuses;
+} candidates[CANDIDATES] = {{1, false}, {1, false}};
+
+void sim_candidate(int i, float ms, bool refuses) { candidates[i] = {ms, refuses}; }
 
 struct sim_lt {
     int magic;
@@ -155,7 +162,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t lt, cublasLtMatmu
     *n_found = 0;
     if (!fits(lt, p, a, b, d) || n_wanted < 1) return CUBLAS_STATUS_INVALID_VALUE;
     if (!is_known(p, a, b, d)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    for (int i = 0; i < 2 && i < n_wanted; i++) {
+    for (int i = 0; i < CANDIDATES && i < n_wanted; i++) {
         found[i] = {};
         found[i].algo.data[0] = MAGIC;
         found[i].algo.data[1] = (uint64_t)i;
@@ -232,6 +239,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t p, const
         (uintptr_t)a % (uintptr_t)size_of(la->type) != 0 ||
         (size_of(la->type) == 1 && ((uintptr_t)a % 16 != 0 || (uintptr_t)b % 16 != 0)))
         return CUBLAS_STATUS_INVALID_VALUE;
+    if (candidates[algo->data[1]].refuses) return CUBLAS_STATUS_NOT_SUPPORTED;
+    sim_time_passes(candidates[algo->data[1]].ms);
     sim_catch_up(s);
     std::vector<float> av = matrix(a, la), bv = matrix(b, lb), bias;
     if (p->epilogue & CUBLASLT_EPILOGUE_BIAS) {

@@ -16,6 +16,7 @@ struct sim_counts *sim_counting(void);
 // something else is asked of the stream. It returns true when it is done; false: not yet.
 void sim_later(cudaStream_t s, std::function<bool()> work);
 void sim_catch_up(cudaStream_t s);
+void sim_time_passes(float ms);
 // `what`, with the kernel, block and thread that run, into buf.
 void sim_where(char *buf, size_t n, const char *what);
 // Ends the running launch; returns when no thread runs.

@@ -26,11 +26,13 @@ struct sim_event {
     bool recorded, timed;
     sim_stream *stream;
     int64_t behind; // pieces of work of the stream
+    double at;      // milliseconds
 };
 
 static struct {
     int cards, arch, chosen, version;
     int64_t total, mapped;
+    double clock; // milliseconds
     cudaError_t last;
     std::map<void *, int64_t> blocks;                       // of cudaMalloc
     std::map<void *, int64_t> pinned;                       // of cudaHostAlloc
@@ -302,11 +304,13 @@ const char *cudaGetErrorString(cudaError_t code)
     return sim_fault_text();
 }
 
-// ---- events: time does not pass, so the first of several candidates is as good as any
+// ---- events: time passes where the stand-in of a library says so
+
+void sim_time_passes(float ms) { driver.clock += ms; }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
 {
-    *e = new sim_event{false, !(flags & cudaEventDisableTiming), nullptr, 0};
+    *e = new sim_event{false, !(flags & cudaEventDisableTiming), nullptr, 0, 0};
     return said(cudaSuccess);
 }
 
@@ -324,6 +328,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
     e->recorded = true;
     e->stream = s;
     e->behind = end_of(s);
+    e->at = driver.clock;
     return said(cudaSuccess);
 }
 
@@ -335,7 +340,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
-    *ms = 1;
+    *ms = (float)(to->at - from->at);
     return said(from->recorded && to->recorded && from->timed && to->timed ? cudaSuccess : cudaErrorInvalidValue);
 }
 

@@ -31,6 +31,8 @@ void sim_driver(int version);     // that the machine has, as 1000 major + 10 mi
 int sim_card_arch(void);          // 80, 90 ...
 int sim_card_chosen(void);        // the process's card
 void sim_card_bytes(int64_t n);   // its memory (default 16 GiB)
+// What candidate i of the matrix library takes (default 1 each), and whether it refuses when it is run.
+void sim_candidate(int i, float ms, bool refuses);
 // Back to "handed out, never written", with NaN in it; then how many bytes of it are still so.
 void sim_forget(const void *p, int64_t bytes);
 int64_t sim_unwritten(const void *p, int64_t bytes);

@@ -457,6 +457,60 @@ static void good_card_drops_nothing(void **)
     sim_cards(1, 80);
 }
 
+// A product of numbers that add up to the same in any order, or not, and what the device says it picked for it.
+static void product_told(struct bed *b, int64_t rows, bool exact, char *told, size_t n)
+{
+    enum { WIDTH = 64 };
+    int64_t mark = dev_arena_mark(b->a);
+    const int64_t xs[] = {rows, WIDTH}, ws[] = {WIDTH, WIDTH};
+    tensor x = dev_tensor(b->a, DT_F32, 2, xs), w = dev_tensor(b->a, DT_F32, 2, ws);
+    tensor y = dev_tensor(b->a, DT_F32, 2, xs);
+    float v[WIDTH * WIDTH];
+    for (int i = 0; i < WIDTH * WIDTH; i++) v[i] = exact ? (float)(i * 7 % 5 - 2) : sinf((float)i) * 1e3f;
+    dev_upload(b->d, x, v, DT_F32);
+    dev_upload(b->d, w, v, DT_F32);
+    op_linear(b->d, y, x, w, NO_TENSOR, ACT_NONE);
+    struct err e = {};
+    assert_int_equal(dev_sync(b->d, &e), 0);
+    char *text = NULL, key[64];
+    size_t size = 0;
+    FILE *to = open_memstream(&text, &size);
+    dev_tell(b->d, to);
+    fclose(to);
+    snprintf(key, sizeof key, "product %d x %d x %d F32", (int)rows, (int)WIDTH, (int)WIDTH);
+    char *line = strstr(text, key);
+    assert_non_null(line);
+    *strchr(line, '\n') = 0;
+    snprintf(told, n, "%s", line);
+    free(text);
+    dev_arena_reset(b->a, mark);
+}
+
+static void fastest_candidate_is_picked_if_its_bytes_are_right(void **)
+{
+    struct bed b;
+    char told[200];
+    bed_open(&b);
+    product_told(&b, 3, true, told, sizeof told);
+    assert_non_null(strstr(told, "candidate 1 of 2, 1.0000 ms, the first 1.0000; 0 fail, 0 have other bytes"));
+    sim_candidate(1, 0.5f, false);
+    product_told(&b, 3, true, told, sizeof told); // chosen already
+    assert_non_null(strstr(told, "candidate 1 of 2"));
+    product_told(&b, 4, true, told, sizeof told);
+    assert_non_null(strstr(told, "candidate 2 of 2, 0.5000 ms, the first 1.0000; 0 fail, 0 have other bytes"));
+    product_told(&b, 5, false, told, sizeof told);
+    assert_non_null(strstr(told, "candidate 1 of 2, 1.0000 ms, the first 1.0000; 0 fail, 1 have other bytes"));
+    sim_candidate(0, 1, true);
+    product_told(&b, 6, false, told, sizeof told);
+    assert_non_null(strstr(told, "candidate 2 of 2, 0.5000 ms, the first 0.5000; 1 fail, 0 have other bytes"));
+    sim_candidate(1, 1, true); // none: the kernel of our own does it
+    product_told(&b, 7, true, told, sizeof told);
+    assert_non_null(strstr(told, "none of 2 candidates works"));
+    sim_candidate(0, 1, false);
+    sim_candidate(1, 1, false);
+    bed_close(&b);
+}
+
 static void library_checks_its_arguments(void **)
 {
     cublasLtMatrixLayout_t l;
@@ -487,6 +541,7 @@ int main()
         cmocka_unit_test(machine_without_card_is_told),
         cmocka_unit_test(wrong_way_is_dropped_and_the_next_taken),
         cmocka_unit_test(good_card_drops_nothing),
+        cmocka_unit_test(fastest_candidate_is_picked_if_its_bytes_are_right),
         cmocka_unit_test(library_checks_its_arguments),
     };
     return cmocka_run_group_tests_name("gpusim", tests, NULL, NULL);
