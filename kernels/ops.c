@@ -75,6 +75,26 @@ tensor op_pack_take(struct dev *d, struct dev_arena *a, int64_t mark, tensor w, 
     return w;
 }
 
+struct pack_form op_packed_form(struct dev *d, tensor w)
+{
+    NEED(w.n == 2);
+    return d->ops.packed_form ? d->ops.packed_form(d, w) : (struct pack_form){0};
+}
+
+void op_pack_rows(struct dev *d, void *dst, tensor w, int64_t first, int64_t n, const void *rows)
+{
+    struct pack_form f = op_packed_form(d, w);
+    NEED(f.bytes > 0 && first >= 0 && n > 0 && first % f.rows == 0);
+    NEED(first + n == w.shape[0] || (first + n < w.shape[0] && n % f.rows == 0));
+    d->ops.pack_rows(d, dst, w, first, n, rows);
+}
+
+tensor op_packed_at(struct dev *d, struct dev_arena *a, tensor w, const void *bytes)
+{
+    NEED(op_packed_form(d, w).bytes > 0);
+    return d->ops.packed_at(d, a, w, bytes);
+}
+
 void op_linear_scaled(struct dev *d, tensor y, tensor x, tensor w, tensor scale, tensor b, enum act act)
 {
     NEED(w.n == 2 && (w.dtype == DT_F8_E4M3 || w.dtype == DT_I8) && is_dense(w));

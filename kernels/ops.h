@@ -27,6 +27,21 @@ tensor op_pack(struct dev *d, struct dev_arena *a, tensor w, enum pack_use use);
 // on packed weights alone, the packed one takes its place and .data is NULL, so that memory holds one copy.
 tensor op_pack_take(struct dev *d, struct dev_arena *a, int64_t mark, tensor w, enum pack_use use);
 
+// For who keeps packed weights of [out, in] himself, moves them, and has one of them a piece at a time: what the packed
+// form takes, and how many rows of w make a piece of it, the pieces lying in order. Of w only dtype and shape are
+// looked at. bytes 0: the backend takes a weight as it is, or has no form that comes in pieces. Two devices whose forms
+// are equal, `order` too, can use each other's bytes.
+struct pack_form {
+    int64_t bytes, rows;
+    uint64_t order;
+};
+struct pack_form op_packed_form(struct dev *d, tensor w);
+// Rows [first, first + n) of w, which lie dense at `rows` in the host's memory, to their pieces, which begin at `dst`
+// there. `first` is at the beginning of a piece, the last row at the end of one or of w.
+void op_pack_rows(struct dev *d, void *dst, tensor w, int64_t first, int64_t n, const void *rows);
+// w, packed: the bytes of its form are, or will be, at `bytes`. The little that is kept of it comes from `a`.
+tensor op_packed_at(struct dev *d, struct dev_arena *a, tensor w, const void *bytes);
+
 // y[.., out] = act(R(x[.., in] w^T + b)). x, y rows; w dense [out, in]; b [out] or none. y must not alias x.
 // A quantised w (w.scale is not NULL) is op_linear_scaled's affair.
 void op_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, enum act act);
@@ -159,8 +174,9 @@ void op_yuv420(struct dev *d, tensor out, tensor x);
     X(gate_add)                                                                                                        \
     X(rms_norm)                                                                                                        \
     X(l2_norm)                                                                                                         \
-    X(col_sums) X(col_norm) X(rope_grid) X(rope_line) X(rope) X(qk_norm_rope) X(row_range) X(class_pos) X(conv)        \
-        X(upsample2) X(copy) X(fill) X(embed) X(lerp_rows) X(act) X(mul) X(axpby) X(project_out) X(mean_change)        \
-            X(resize_cubic) X(lab_stats) X(lab_match) X(yuv420)
+    X(col_sums)                                                                                                        \
+    X(col_norm) X(rope_grid) X(rope_line) X(rope) X(qk_norm_rope) X(row_range) X(class_pos) X(conv) X(upsample2)       \
+        X(copy) X(fill) X(embed) X(lerp_rows) X(act) X(mul) X(axpby) X(project_out) X(mean_change) X(resize_cubic)     \
+            X(lab_stats) X(lab_match) X(yuv420)
 
 #endif

@@ -11,6 +11,10 @@
 struct ops {
     OPS_LIST(OPS_SLOT)
     __typeof__(op_pack) *pack;
+    // NULL: no packed form comes in pieces
+    __typeof__(op_packed_form) *packed_form;
+    __typeof__(op_pack_rows) *pack_rows;
+    __typeof__(op_packed_at) *packed_at;
 };
 #undef OPS_SLOT
 

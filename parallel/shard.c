@@ -44,17 +44,20 @@ static int64_t align(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 static int64_t bytes_of(const struct shard_tensor *t)
 {
+    if (t->packed) return t->packed;
     int64_t n = dtype_size(t->dtype);
     for (int i = 0; i < t->n; i++) n *= t->shape[i];
     return n;
 }
 
-// Views of all tensors into a run.
-static void view(const struct shard *s, tensor *views, tensor run)
+// Views of all tensors into a run. What is kept of packed ones comes from `a`.
+static void view(const struct shard *s, tensor *views, tensor run, struct dev_arena *a)
 {
     for (int i = 0; i < s->f.n_tensors; i++) {
         const struct shard_tensor *t = &s->f.tensors[i];
-        views[i] = tensor_of(run.data ? (char *)run.data + s->offset[i] : NULL, t->dtype, t->n, t->shape);
+        void *at = run.data ? (char *)run.data + s->offset[i] : NULL;
+        views[i] = tensor_of(t->packed ? NULL : at, t->dtype, t->n, t->shape);
+        if (t->packed) views[i] = op_packed_at(s->dev, a, views[i], at);
     }
 }
 
@@ -102,11 +105,12 @@ static int allocate(struct shard *s, struct dev_arena *a, struct err *e)
     s->run = align(s->run, (int64_t)TENSOR_ALIGN * comm_size(s->comm));
     s->share = s->run / comm_size(s->comm);
     bool alone = comm_size(s->comm) == 1;
+    for (int i = 0; i < n; i++) BUG_IF(alone && s->f.tensors[i].packed, "a packed tensor of a group of one");
     if (alone && s->f.streamed) s->pinned = dev_pin(s->dev, s->f.n_blocks * s->share);
     if (!s->pinned) s->own = dev_tensor(a, DT_U8, SHAPE(s->f.n_blocks, s->share));
     for (int i = 0; i < 2 && (!alone || s->pinned); i++) {
         s->slot[i].bytes = dev_tensor(a, DT_U8, SHAPE(s->run));
-        view(s, s->slot[i].views, s->slot[i].bytes);
+        view(s, s->slot[i].views, s->slot[i].bytes, a);
         if (!alone) comm_keep(s->comm, s->slot[i].bytes.data, s->run);
     }
     if (!alone) comm_keep(s->comm, s->own.data, s->f.n_blocks * s->share);
@@ -169,7 +173,7 @@ static struct slot *start(struct shard *s, int block)
         dev_fetch(s->dev, s->f.fetch_slot + (to == &s->slot[1]), to->bytes, (char *)s->pinned + block * s->share);
         to->fetching = true;
     } else if (comm_size(s->comm) == 1)
-        view(s, to->views, tensor_at(s->own, block));
+        view(s, to->views, tensor_at(s->own, block), NULL);
     else
         to->arriving = comm_start_all_gather(s->comm, to->bytes.data, tensor_at(s->own, block).data, s->share);
     return to;

@@ -4,8 +4,9 @@
 // x 256. A rank keeps its share of every block and two whole blocks: the one in use and the one that arrives. The
 // tensors are views into the gathered run. A group of one keeps all blocks whole and gathers nothing: that is
 // "replicated", by the same calls. Or, streamed: the blocks stay in the host's memory, pinned, and come to the device
-// one block ahead, beside the ops. Hybrid is a matter of which communicator is given: gather inside the node, replicate
-// across nodes.
+// one block ahead, beside the ops. What a group of several gathers may be the packed form of a matrix, so that nothing
+// is left to reorder where it is used; its view has no plain data. Hybrid is a matter of which communicator is given:
+// gather inside the node, replicate across nodes.
 #ifndef PARALLEL_SHARD_H
 #define PARALLEL_SHARD_H
 
@@ -18,11 +19,14 @@ struct shard_tensor {
     enum dtype dtype;
     int n;
     int64_t shape[TENSOR_DIMS];
+    int64_t
+        packed; // bytes of its packed form (op_packed_form), which then is what is kept and moves; 0: it is as it is
 };
 struct shard_for {
     int n_blocks, n_tensors;
     const struct shard_tensor *tensors; // [n_tensors], the same in every block; must outlive the shard
-    // Bytes [from, to) of a tensor, in that dtype, to host memory. A rank asks for its share only.
+    // Bytes [from, to) of a tensor, in that dtype, or of its packed form, to host memory. A rank asks for its share
+    // only.
     int (*read)(void *ctx, int block, int i_tensor, int64_t from, int64_t to, void *dst, struct err *e);
     void *ctx;
     bool streamed;  // of a group of one, where the device's memory is not the host's

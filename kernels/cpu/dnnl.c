@@ -36,12 +36,13 @@ struct onednn {
     struct entry entry[CACHE_MAX];
 };
 
-// What stands before a packed weight's bytes.
+// What is known of a packed weight's bytes, and stands before them unless they came in pieces.
 struct packed {
     enum pack_use use;
     enum dtype dtype;
     int64_t shape[5];
     dnnl_memory_desc_t md;
+    const void *elsewhere; // the bytes; NULL: behind this
 };
 static const size_t header_bytes = (sizeof(struct packed) + PACK_ALIGN - 1) / PACK_ALIGN * PACK_ALIGN;
 
@@ -223,7 +224,10 @@ static const struct packed *packed_of(tensor w, enum pack_use use)
     return packed_for(w.packed, use, w.dtype, w.n, w.shape);
 }
 
-static const void *packed_data(const struct packed *h) { return (const char *)h + header_bytes; }
+static const void *packed_data(const struct packed *h)
+{
+    return h->elsewhere ? h->elsewhere : (const char *)h + header_bytes;
+}
 
 int onednn_gemm(struct onednn *o, const struct onednn_gemm *g, const char **why)
 {
@@ -455,4 +459,62 @@ bool onednn_unpack(struct onednn *o, void *plain, tensor w, enum pack_use use)
     bool ok = pack_layout(o, w, use, &want, &md) && reorder(o, &md, plain, &h->md, packed_data(h)) == 0;
     omp_set_num_threads(was);
     return ok;
+}
+
+// ---- packing in pieces
+
+// Where outputs lie outermost, `rows` of them are one run of bytes, the next are the next. 0 where they do not.
+static int64_t piece_rows(const dnnl_memory_desc_t *md)
+{
+    const dnnl_blocking_desc_t *b = &md->format_desc.blocking;
+    int64_t inner[2] = {1, 1};
+    if (md->format_kind != dnnl_blocked || md->ndims != 2 || md->offset0 != 0 || md->extra.flags != 0) return 0;
+    for (int i = 0; i < b->inner_nblks; i++) inner[b->inner_idxs[i]] *= b->inner_blks[i];
+    bool dense = b->strides[0] == inner[0] * inner[1] && b->strides[1] == md->padded_dims[0] * inner[1];
+    return dense ? inner[1] : 0;
+}
+
+// A number for the order of elements.
+static uint64_t order_of(const dnnl_memory_desc_t *md)
+{
+    const dnnl_blocking_desc_t *b = &md->format_desc.blocking;
+    uint64_t order = (uint64_t)b->inner_nblks;
+    for (int i = 0; i < b->inner_nblks; i++)
+        order = order * 1000003 + (uint64_t)b->inner_blks[i] * 2 + (uint64_t)b->inner_idxs[i];
+    return order;
+}
+
+struct pack_form onednn_packed_form(struct onednn *o, tensor w)
+{
+    dnnl_memory_desc_t want, plain;
+    if (!pack_layout(o, w, PACK_LINEAR, &want, &plain)) return (struct pack_form){0};
+    int64_t bytes = (int64_t)dnnl_memory_desc_get_size(&want), rows = piece_rows(&want);
+    bool fits =
+        rows > 0 && bytes <= tensor_bytes(w) + tensor_bytes(w) / 200; // hardly any padding: what moves is as much
+    return fits ? (struct pack_form){.bytes = bytes, .rows = rows, .order = order_of(&want)} : (struct pack_form){0};
+}
+
+bool onednn_pack_rows(struct onednn *o, void *dst, tensor w, int64_t first, int64_t n, const void *rows)
+{
+    dnnl_memory_desc_t want, whole, part, plain = gemm_weights(n, w.shape[1], w.dtype, false);
+    dnnl_dims_t dims = {w.shape[1], n}, from = {0, first};
+    int was = omp_get_max_threads();
+    omp_set_num_threads(o->n_threads);
+    bool ok = pack_layout(o, w, PACK_LINEAR, &want, &whole) &&
+              dnnl_memory_desc_init_submemory(&part, &want, dims, from) == dnnl_success;
+    part.offset0 = 0; // dst is where the part begins
+    ok = ok && reorder(o, &part, dst, &plain, rows) == 0;
+    omp_set_num_threads(was);
+    return ok;
+}
+
+size_t onednn_header_bytes(void) { return header_bytes; }
+
+bool onednn_head(struct onednn *o, void *head, tensor w, const void *bytes)
+{
+    struct packed *h = head;
+    dnnl_memory_desc_t plain;
+    memset(h, 0, header_bytes);
+    *h = (struct packed){.use = PACK_LINEAR, .dtype = w.dtype, .shape = {w.shape[0], w.shape[1]}, .elsewhere = bytes};
+    return pack_layout(o, w, PACK_LINEAR, &h->md, &plain);
 }

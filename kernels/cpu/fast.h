@@ -90,6 +90,11 @@ int onednn_conv(struct onednn *o, const struct onednn_conv *c, void *(*scratch)(
 // The library's own order of a weight: bytes that it takes (0: it reads the plain one as well), then the reorder.
 size_t onednn_packed_bytes(struct onednn *o, tensor w, enum pack_use use);
 void onednn_pack(struct onednn *o, void *packed, tensor w, enum pack_use use);
+// The same for who keeps the bytes himself (ops.h); `head` has onednn_header_bytes. False: the library failed.
+struct pack_form onednn_packed_form(struct onednn *o, tensor w);
+bool onednn_pack_rows(struct onednn *o, void *dst, tensor w, int64_t first, int64_t n, const void *rows);
+size_t onednn_header_bytes(void);
+bool onednn_head(struct onednn *o, void *head, tensor w, const void *bytes);
 // The plain order of a packed weight, in its dtype. False when w.packed is not one of w's shape and use.
 bool onednn_unpack(struct onednn *o, void *plain, tensor w, enum pack_use use);
 

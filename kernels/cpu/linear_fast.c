@@ -20,6 +20,25 @@ static tensor fast_pack(struct dev *d, struct dev_arena *a, tensor w, enum pack_
     return w;
 }
 
+static struct pack_form fast_packed_form(struct dev *d, tensor w) { return onednn_packed_form(fast_of(d)->onednn, w); }
+
+static void fast_pack_rows(struct dev *d, void *dst, tensor w, int64_t first, int64_t n, const void *rows)
+{
+    if (!onednn_pack_rows(fast_of(d)->onednn, dst, w, first, n, rows))
+        dev_fault(d, "rows %lld to %lld of a weight [%lld, %lld] cannot be packed", (long long)first,
+                  (long long)(first + n), (long long)w.shape[0], (long long)w.shape[1]);
+}
+
+static tensor fast_packed_at(struct dev *d, struct dev_arena *a, tensor w, const void *bytes)
+{
+    tensor head = dev_tensor(a, DT_U8, SHAPE((int64_t)onednn_header_bytes()));
+    w.data = NULL;
+    if (!head.data || d->dry) return w; // a dry run only counts
+    if (!onednn_head(fast_of(d)->onednn, head.data, w, bytes)) dev_fault(d, "a packed weight cannot be described");
+    w.packed = head.data;
+    return w;
+}
+
 // The product where the weight has the dtype of the rows; else its outputs by blocks, widened.
 static int product(struct dev *d, struct onednn_gemm *g, tensor w, const char **why)
 {
@@ -38,7 +57,7 @@ static int product(struct dev *d, struct onednn_gemm *g, tensor w, const char **
     part.packed = NULL;
     for (int64_t o = 0; o < n && rc == 0; o += block) {
         part.n = o + block < n ? block : n - o;
-#pragma omp parallel for num_threads(dev_team(d, part.n * k))
+#pragma omp parallel for num_threads(dev_team(d, part.n *k))
         for (int64_t i = 0; i < part.n; i++)
             fast_cast(f->rows, DT_F32, wide + i * k, w.dtype, plain + (o + i) * k * dtype_size(w.dtype), k);
         part.bias = g->bias ? g->bias + o : NULL;
@@ -66,7 +85,7 @@ static int linear_in(struct dev *d, enum dtype t, tensor y, tensor x, tensor w, 
         dev_fault(d, "linear [%lld, %lld] by [%lld, %lld]: %s", (long long)rows, (long long)k, (long long)n,
                   (long long)k, why);
     if (rc == 0 && later) {
-#pragma omp parallel for num_threads(dev_team(d, rows * n))
+#pragma omp parallel for num_threads(dev_team(d, rows *n))
         for (int64_t i = 0; i < rows; i++) f->rows->act(act, (float *)g.y + i * n, n);
     }
     if (rc == 0) fast_spread(d, y, t, g.y);
@@ -88,5 +107,8 @@ static void fast_linear(struct dev *d, tensor y, tensor x, tensor w, tensor b, e
 void fast_linear_slots(struct ops *o)
 {
     o->pack = fast_pack;
+    o->packed_form = fast_packed_form;
+    o->pack_rows = fast_pack_rows;
+    o->packed_at = fast_packed_at;
     o->linear = fast_linear;
 }

@@ -1,6 +1,9 @@
 // A stack of equal blocks of a model's weights, found by name and held by parallel/shard: spread over a group of ranks,
 // each of which reads and keeps its share, or streamed from the host's memory.
 //
+// On the CPU it is the packed form of a matrix that is spread and gathered, as whole blocks are packed: a product with
+// a plain one reorders it each time.
+//
 // Values are those of whole blocks: matrices rounded to the model's dtype, vectors rounded to it and kept as F32.
 #ifndef WORKER_MODELS_SPREAD_H
 #define WORKER_MODELS_SPREAD_H
@@ -14,6 +17,7 @@ struct spread_tensor {
     const char *name; // behind "blocks.<i>."
     int64_t out, in;  // [out, in]; in 0: [out]
     bool vector;      // kept as F32, and stored with any axes
+    bool table;       // a matrix that is looked up, never multiplied
 };
 struct spread_for {
     const struct weights *w;

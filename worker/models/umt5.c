@@ -168,7 +168,8 @@ static int spread_blocks(struct umt5 *m, const struct weights *w, struct comm *g
         tensors[k] = (struct spread_tensor){.name = rows[k].name,
                                             .out = length_of(m, rows[k].out),
                                             .in = length_of(m, rows[k].in),
-                                            .vector = rows[k].in == NONE};
+                                            .vector = rows[k].in == NONE,
+                                            .table = rows[k].table};
     int rc = spread_open(&m->spread, m->arena,
                          &(struct spread_for){.w = w,
                                               .n_blocks = m->n_layers,
