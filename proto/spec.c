@@ -193,12 +193,9 @@ static bool is_off(const char *text)
 static int set_sharding(void *base, struct arena *a, const struct opt *o, const char *from, const char *text,
                         struct err *e)
 {
-    (void)a, (void)e;
+    (void)a, (void)e, (void)from;
     struct spec *s = base;
-    if (strcmp(o->key, "dit-fsdp") == 0)
-        s->fsdp = !is_off(text);
-    else if (!is_off(text))
-        spec_notice(s, from, "has no effect here; the text encoder is on one rank");
+    *(strcmp(o->key, "dit-fsdp") == 0 ? &s->fsdp : &s->text_fsdp) = !is_off(text);
     return 0;
 }
 

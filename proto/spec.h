@@ -79,7 +79,7 @@ struct spec {
     int threads; // 0: all the process may use
     const char *prompt, *negative, *size;
     int ulysses, ring;    // the published program's two ways to split, as given; 0: not
-    bool fsdp;            // likewise: weights spread over the ranks
+    bool fsdp, text_fsdp; // likewise: weights spread over the ranks, of the transformer and of the text encoder
     char notices[2048];   // sentences, one a line: what was accepted but has no meaning here
     struct spec_render r; // r.h, r.w, r.n_frames are filled once the media are known
 };

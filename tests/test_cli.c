@@ -316,6 +316,22 @@ static void published_flags_of_many_processes_are_taken(void **state)
             "--attempts", "1");
     assert_true(r->status == 1 || r->status == 75);
     if (!strstr(r->err, "_size: taken as -n 6 --layout 1x3x2 --shard all\n")) fail_msg("%s", r->err);
+    // so is its way to spread the text encoder's weights, which are spread where the transformer's are
+    static const struct {
+        const char *flags[4], *said;
+    } spread[] = {
+        {{"--ulysses_size=2", "--t5_fsdp", "--seed", "1"}, "_size: taken as -n 2 --layout 1x1x2 --shard all\n"},
+        {{"-n", "2", "--t5_fsdp", "--seed=1"}, "--t5_fsdp: taken as --shard all: "},
+        {{"-n", "2", "--t5_fsdp", "--dit_fsdp"}, "--dit_fsdp, --t5_fsdp: taken as --shard all\n"},
+        {{"-n", "2", "--dit_fsdp", "--t5_fsdp=no"}, "--dit_fsdp: taken as --shard all\n"}};
+    for (size_t i = 0; i < sizeof spread / sizeof *spread; i++) {
+        const char *const *w = spread[i].flags;
+        r = RUN(GOOD, "-o", "@spread.mp4", w[0], w[1], w[2], w[3], "--worker", "@absent", "--attempts", "1");
+        if (!strstr(r->err, spread[i].said)) fail_msg("no '%s' in %s", spread[i].said, r->err);
+    }
+    r = RUN(GOOD, "-o", "@spread.mp4", "-n", "2", "--t5_fsdp", "--shard", "node", "--worker", "@absent", "--attempts",
+            "1");
+    assert_null(strstr(r->err, "taken as"));
     r = RUN(GOOD, "-o", "@split.mp4", "--ulysses_size", "2", "--layout", "1x1x1", "--max-frame-num", "3");
     succeeded(r);
     assert_null(strstr(r->err, "taken as"));

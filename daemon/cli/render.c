@@ -174,19 +174,32 @@ static int refuse(struct run *r, int rc, int code, const struct err *e)
     return code;
 }
 
-// The published program's ways to share the work are ours by other names. What -n and --layout say goes first.
+// The published program's ways to share the work are ours by other names. What -n, --layout and --shard say goes first.
+// Weights are spread all or none: the text encoder's share lies beside the transformer's.
 static void ranks_take(struct run *r)
 {
     struct spec *s = &r->spec;
     struct flags *f = &r->flags;
     int heads = s->ulysses ? s->ulysses : 1, ring = s->ring ? s->ring : 1;
     char why[96];
-    if (heads * ring == 1 || f->ranks > 1 || f->layout) return;
-    f->ranks = heads * ring;
-    f->layout = arena_printf(&s->arena, "1x%dx%d", ring, heads);
-    if (s->fsdp && f->shard == 0) f->shard = 3; // all
-    snprintf(why, sizeof why, "taken as -n %d --layout %s%s", f->ranks, f->layout, f->shard == 3 ? " --shard all" : "");
-    spec_notice(s, "--ulysses_size, --ring_size", why);
+    bool split = heads * ring > 1 && f->ranks <= 1 && !f->layout;
+    if (split) {
+        f->ranks = heads * ring;
+        f->layout = arena_printf(&s->arena, "1x%dx%d", ring, heads);
+    }
+    bool spread = (s->fsdp || s->text_fsdp) && f->ranks > 1 && f->shard == 0;
+    if (spread) f->shard = 3; // all
+    if (split) {
+        snprintf(why, sizeof why, "taken as -n %d --layout %s%s", f->ranks, f->layout, spread ? " --shard all" : "");
+        spec_notice(s, "--ulysses_size, --ring_size", why);
+    }
+    if (s->text_fsdp && f->ranks <= 1)
+        spec_notice(s, "--t5_fsdp", "has no effect here; there is one rank, and it has all weights");
+    else if (spread && s->text_fsdp && !s->fsdp)
+        spec_notice(s, "--t5_fsdp",
+                    "taken as --shard all: the transformer's blocks are spread beside the text encoder's");
+    else if (spread && !split)
+        spec_notice(s, s->text_fsdp ? "--dit_fsdp, --t5_fsdp" : "--dit_fsdp", "taken as --shard all");
 }
 
 static int check(struct run *r, int argc, char **argv)
