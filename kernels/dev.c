@@ -129,6 +129,7 @@ void dev_arena_free(struct dev_arena **pa)
 {
     struct dev_arena *a = *pa;
     if (!a) return;
+    a->dev->held -= a->used;
     if (a->extent.base) a->dev->memory->release(a->dev, &a->extent);
     free(a);
     *pa = NULL;
@@ -160,6 +161,7 @@ tensor dev_tensor(struct dev_arena *a, enum dtype t, int n, const int64_t *shape
     }
     r.data = a->extent.base + a->used;
     a->used += bytes;
+    a->dev->held += bytes;
     if (a->used > a->peak) a->peak = a->used;
     return r;
 }
@@ -170,6 +172,7 @@ void dev_arena_reset(struct dev_arena *a, int64_t mark)
 {
     BUG_IF(mark < 0 || mark > a->used, "arena %s: reset to %lld of %lld", a->name, (long long)mark, (long long)a->used);
     if (!a->dev->dry && a->extent.base) a->dev->memory->give_back(a->dev, &a->extent, mark, a->used - mark);
+    a->dev->held -= a->used - mark;
     a->used = mark;
 }
 
@@ -185,6 +188,7 @@ void *dev_arena_hold(struct dev_arena *a, int64_t bytes)
 }
 
 struct dev *dev_arena_dev(const struct dev_arena *a) { return a->dev; }
+int64_t dev_memory_held(const struct dev *d) { return d->held; }
 int64_t dev_memory_free(const struct dev *d) { return d->memory->left(d); }
 
 // ---- transfers

@@ -53,6 +53,8 @@ int64_t dev_arena_peak(const struct dev_arena *a);
 // (NULL on a device that shares the host's memory, where pages come by themselves).
 void *dev_arena_hold(struct dev_arena *a, int64_t bytes);
 struct dev *dev_arena_dev(const struct dev_arena *a);
+// Bytes of all tensors in the device's arenas.
+int64_t dev_memory_held(const struct dev *d);
 // Bytes that the device could still give: of the machine's memory, or of the cgroup's limit where that is less.
 int64_t dev_memory_free(const struct dev *d);
 

@@ -52,6 +52,7 @@ struct dev {
     const struct memory *memory;
     int n_threads;
     bool dry;
+    int64_t held;      // bytes that arenas have given out
     bool quantised;    // products of quantised weights are worth having
     bool packed_alone; // a packed weight needs no plain one beside it
     char name[96];

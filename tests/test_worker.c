@@ -1,7 +1,7 @@
 // The worker program as a pure function of its orders, with a tiny model of random weights: a coordinator played by the
 // test opens a job and asks for segments. Frames are complete and in order, the same order gives the same bytes on the
-// same and on another process, a segment rendered from a kept tail is the one rendered in passing, cancel is quick, and
-// what is wrong is answered by FAILED.
+// same and on another process, a segment rendered from a kept tail is the one rendered in passing, cancel is quick,
+// what a job took of the device is given back, and what is wrong is answered by FAILED.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,11 +39,12 @@ struct bench {
     struct msg got;
 };
 
-static pid_t spawn(char *const *argv)
+// `log`: where it says what it does, or NULL.
+static pid_t spawn(char *const *argv, const char *log)
 {
     pid_t pid = fork();
     if (pid == 0) {
-        int quiet = open("/dev/null", O_WRONLY);
+        int quiet = open(log ? log : "/dev/null", O_WRONLY | O_CREAT | O_APPEND, 0600);
         if (!getenv("LOUD")) dup2(quiet, 2);
         dup2(quiet, 1);
         execv(argv[0], argv);
@@ -60,7 +61,7 @@ static int group_setup(void **state)
     snprintf(model, sizeof model, "%s/model", top);
     char *argv[] = {BIN_DIR "/longtake-worker", "weights", "synth", "--seed", "1", "-o", model, NULL};
     int status = -1;
-    waitpid(spawn(argv), &status, 0);
+    waitpid(spawn(argv, NULL), &status, 0);
     return status;
 }
 
@@ -93,7 +94,7 @@ static void say(struct bench *b, const struct msg *m)
     if (chan_send(b->chan, &b->peer, m, &e) < 0) fail_msg("%s: %s", msg_name(m->kind), e.text);
 }
 
-static void start(struct bench *b, const char *folder)
+static void start_told(struct bench *b, const char *folder, const char *log)
 {
     static int n;
     struct err e = {0};
@@ -101,10 +102,12 @@ static void start(struct bench *b, const char *folder)
     if (chan_bind(&b->chan, b->endpoint, &e) < 0) fail_msg("%s", e.text);
     char *argv[] = {
         BIN_DIR "/longtake-worker", "--connect", b->endpoint, "--model", (char *)folder, "--cache", top, NULL};
-    b->pid = spawn(argv);
+    b->pid = spawn(argv, log);
     assert_int_equal(next(b), MSG_HELLO);
     assert_string_equal(b->got.hello.version, LONGTAKE_VERSION);
 }
+
+static void start(struct bench *b, const char *folder) { start_told(b, folder, NULL); }
 
 // Says goodbye; the worker's exit status.
 static int stop(struct bench *b)
@@ -344,6 +347,75 @@ static void test_cancel_is_quick(void **state)
     assert_int_equal(stop(&b), 0);
 }
 
+// The figure in the n-th line of the log that tells of such an event.
+static int64_t held(const char *log, const char *event, int n)
+{
+    char line[1024];
+    for (int64_t end = clock_ms() + PATIENCE_MS; clock_ms() < end; usleep(10000)) {
+        FILE *f = fopen(log, "r");
+        int seen = 0;
+        while (f && fgets(line, sizeof line, f)) {
+            const char *figure = strstr(line, "held_bytes=");
+            if (!strchr(line, '\n') || !strstr(line, event) || !figure || ++seen < n) continue;
+            fclose(f);
+            return atoll(figure + strlen("held_bytes="));
+        }
+        if (f) fclose(f);
+    }
+    fail_msg("no line %d of %s in %s", n, event, log);
+    return -1;
+}
+
+static void until_step(struct bench *b)
+{
+    struct err e = {0};
+    for (int64_t end = clock_ms() + PATIENCE_MS; clock_ms() < end;) {
+        int rc = chan_recv(b->chan, &b->got, &b->peer, &e);
+        if (rc == 1 && b->got.kind == MSG_BEAT && !strcmp(b->got.beat.stage, "denoise") && b->got.beat.step > 0) return;
+        if (rc == 0) usleep(1000);
+    }
+    fail_msg("no step was made");
+}
+
+// By the arenas' own count: after the end of a job, and after one that was cancelled or paused amid its steps (which is
+// the same to a worker), the device holds what it held before; what was paused comes to the same bytes.
+static void test_what_a_job_took_is_given_back(void **state)
+{
+    (void)state;
+    struct bench b = {0};
+    struct spec_render spec = spec_of();
+    struct result whole, r;
+    char log[128];
+    snprintf(log, sizeof log, "%s/held.log", top);
+    start_told(&b, model, log);
+    struct msg end = {.kind = MSG_CLOSE, .job = JOB};
+    open_job(&b, &spec);
+    run(&b, 0, NULL, &whole);
+    say(&b, &end);
+    int64_t before = held(log, "serve.ready", 1);
+    assert_true(before > 0); // the weights
+    assert_true(held(log, "job.open", 1) > before);
+    assert_int_equal(held(log, "job.close", 1), before);
+    spec.steps = 1000;
+    open_job(&b, &spec);
+    say_run(&b, 0, NULL, 0);
+    until_step(&b);
+    end.kind = MSG_CANCEL;
+    say(&b, &end);
+    await(&b, 0, &r);
+    assert_true(r.failed[0]);
+    assert_int_equal(held(log, "job.close", 2), before);
+    spec.steps = 2;
+    open_job(&b, &spec);
+    run(&b, 0, NULL, &r);
+    same(&whole, &r);
+    assert_int_equal(held(log, "job.open", 3), held(log, "job.open", 1));
+    assert_int_equal(stop(&b), 0);
+    assert_int_equal(held(log, "job.close", 3), before);
+    free(whole.tail);
+    free(r.tail);
+}
+
 static void test_missing_part_is_told(void **state)
 {
     (void)state;
@@ -365,8 +437,11 @@ static void test_missing_part_is_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pure_function),        cmocka_unit_test(test_a_segment_may_keep_nothing),
-        cmocka_unit_test(test_wrong_orders_fail),    cmocka_unit_test(test_cancel_is_quick),
+        cmocka_unit_test(test_pure_function),
+        cmocka_unit_test(test_a_segment_may_keep_nothing),
+        cmocka_unit_test(test_wrong_orders_fail),
+        cmocka_unit_test(test_cancel_is_quick),
+        cmocka_unit_test(test_what_a_job_took_is_given_back),
         cmocka_unit_test(test_missing_part_is_told),
     };
     return cmocka_run_group_tests(tests, group_setup, group_teardown);

@@ -98,6 +98,9 @@ static void close_job(struct serve *s)
     struct voice_file *voice = s->render ? s->open->voice : NULL;
     if (voice && voice_file_fault(voice, NULL) < 0) render_forget_voice(s->render);
     render_close(&s->render);
+    if (s->open && s->link)
+        log_info("job.close", "job=%llu held_bytes=%lld", (unsigned long long)s->open->job,
+                 (long long)dev_memory_held(s->set->dev));
     order_free(&s->open);
 }
 
@@ -150,8 +153,9 @@ static int open_job(struct serve *s, struct order **po, struct err *e)
     rc = render_open(&s->render, s->set, &order, e);
     if (rc == 0) rc = check_voice(s, false, e);
     if (rc == 0 && s->link)
-        log_info("job.open", "job=%llu size=%dx%d frames=%lld ms=%lld", (unsigned long long)o->job, spec->w, spec->h,
-                 (long long)spec->n_frames, (long long)(clock_ms() - begun));
+        log_info("job.open", "job=%llu size=%dx%d frames=%lld ms=%lld held_bytes=%lld", (unsigned long long)o->job,
+                 spec->w, spec->h, (long long)spec->n_frames, (long long)(clock_ms() - begun),
+                 (long long)dev_memory_held(s->set->dev));
     return rc;
 }
 
@@ -231,6 +235,7 @@ int serve_run(struct link *l, struct ranks *r, struct set *set, const char *cach
     shelf_new(&s.shelf);
     texts_new(&s.texts);
     tell_stage(&s, "idle");
+    if (l) log_info("serve.ready", "held_bytes=%lld", (long long)dev_memory_held(set->dev));
     while (serve_turn(&s, &rc, e)) continue;
     close_job(&s);
     texts_free(&s.texts);

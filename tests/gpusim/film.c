@@ -98,10 +98,14 @@ void film_render(struct dev *d, struct film_how how, struct film *f)
     struct render *r = NULL;
     struct err e = {0};
     for (int i = 0; i < FILM_H * FILM_W * 3; i++) picture[i] = (uint8_t)(i * 7 % 251);
-    if (set_open(&s, d, &o, &e) < 0 || render_open(&r, s, &order, &e) < 0 ||
-        render_segment(r, &run, f ? &sink : NULL, &times, &e) < 0)
+    if (set_open(&s, d, &o, &e) < 0) fail_msg("%s: %s", dev_name(d), e.text);
+    int64_t held = dev_memory_held(d), left = dev_memory_free(d);
+    if (render_open(&r, s, &order, &e) < 0 || render_segment(r, &run, f ? &sink : NULL, &times, &e) < 0)
         fail_msg("%s: %s", dev_name(d), e.text);
+    assert_true(dev_memory_held(d) > held);
     render_close(&r);
+    assert_int_equal(dev_memory_held(d), held); // what a job took it gives back, by the arenas' count
+    if (!dev_shares_host(d)) assert_int_equal(dev_memory_free(d), left); // and by the driver's
     set_free(&s);
     if (!f) return;
     assert_int_equal(f->n_frames, frames);
