@@ -8,26 +8,13 @@ tmp=$(mktemp -d)
 daemon=
 trap '[ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null; rm -rf "$tmp"' EXIT
 cd "$tmp"
-export XDG_DATA_HOME=$tmp/data XDG_RUNTIME_DIR=$tmp FAKE_WORKER=step:2,log:$tmp/runs
-checks=0
-fail() { echo "batch: $*" >&2; tail -5 log >&2; exit 1; }
-ok() { checks=$((checks + 1)); echo "ok $*"; }
-longtake() { timeout 60 "$bin/longtake" "$@"; }
-says() { # WORDS CODE COMMAND...
-  local words=$1 code=$2 rc=0
-  shift 2
-  "$@" >out 2>err || rc=$?
-  [ "$rc" -eq "$code" ] || fail "$*: ends with $rc, not $code: $(cat out err)"
-  grep -q -- "$words" out err || fail "$*: no '$words' in: $(cat out err)"
-  ok "$words"
-}
+name=batch
+. "$here/tests/daemon.sh"
+export FAKE_WORKER=step:2,log:$tmp/runs
 picture=$here/deploy/media/portrait.png voice=$here/deploy/media/voice.wav
-. "$here/tests/fake_model.sh"
-fake_model model
-longtake render --model model --worker "$bin/fake_worker" --image "$picture" --audio "$voice" -o whole.mp4 2>/dev/null || fail "render fails"
-"$bin/longtake" serve --model model --worker "$bin/fake_worker" --groups 2 2>log &
-daemon=$!
-for _ in $(seq 200); do longtake list >/dev/null 2>&1 && break; sleep 0.05; done
+render whole.mp4
+: >log
+start --groups 2
 
 # refused before there is a number
 echo "no picture" >poem.png
@@ -68,7 +55,5 @@ grep -q "item-2: job 5 completed" out || fail "items: $(cat out)"
 says "give as many of each, or one" 2 longtake batch --audios "$voice" "$voice" --images a b c
 echo "seed: 3" >empty.yaml
 says "has no list .items" 2 longtake batch empty.yaml
-kill -TERM "$daemon"
-wait "$daemon" || fail "the daemon ends with $?"
-daemon=
+drain
 echo "batch: $checks checks passed"

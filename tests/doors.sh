@@ -9,15 +9,13 @@ tmp=$(mktemp -d)
 daemon= workers=
 trap 'for p in $daemon $workers; do kill -9 "$p" 2>/dev/null || true; done; rm -rf "$tmp"' EXIT
 cd "$tmp"
-export XDG_DATA_HOME=$tmp/data XDG_RUNTIME_DIR=$tmp FAKE_WORKER=step:20
-checks=0
+name=doors
+. "$here/tests/daemon.sh"
+export FAKE_WORKER=step:20
 port=$((20000 + $$ % 20000))
 door=tcp://127.0.0.1:$port
 join=tcp://127.0.0.1:$((port + 1))
 
-fail() { echo "doors: $*" >&2; tail -5 log >&2; exit 1; }
-ok() { checks=$((checks + 1)); echo "ok $*"; }
-longtake() { timeout 60 "$bin/longtake" "$@"; }
 # says WORDS CODE SECONDS COMMAND...: ends with the code, in time, and a line of its output has the words
 says() {
   local words=$1 code=$2 most=$3 rc=0 begun=$SECONDS
@@ -29,26 +27,14 @@ says() {
   ok "$words"
 }
 logged() { for _ in $(seq 200); do grep -q -- "$1" log && { ok "logged: $1"; return; }; sleep 0.05; done; fail "no '$1' in the log"; }
-start() {
-  "$bin/longtake" serve --model model "$@" 2>>log &
-  daemon=$!
-  for _ in $(seq 200); do longtake list >/dev/null 2>&1 && return; sleep 0.05; done
-  fail "the daemon does not start"
-}
-stop() { local rc=0; kill -TERM "$daemon"; wait "$daemon" || rc=$?; [ "$rc" -eq "$1" ] || fail "the daemon ends with $rc, not $1"; daemon=; }
 worker() { "$bin/fake_worker" --connect "$join" --model "$model" "$@" 2>>worker.log & workers="$workers $!"; last=$!; }
 under_way() { for _ in $(seq 200); do longtake status "$1" | grep -qE "segment ([2-9]|1[0-9])/" && return; sleep 0.05; done; fail "job $1 does not get on"; }
-submit() { longtake submit --image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav" "$@" | sed -E 's/job ([0-9]+):.*/\1/'; }
-
-. "$here/tests/fake_model.sh"
-fake_model model
 cp -r model copy
 fake_model other
 echo other >other/part
 : >log
 model=copy
-longtake render --model model --worker "$bin/fake_worker" --image "$here/deploy/media/portrait.png" \
-  --audio "$here/deploy/media/voice.wav" -o whole.mp4 2>/dev/null || fail "render fails"
+render whole.mp4
 
 # keys
 for who in daemon laptop stranger node; do longtake keygen -o $who.key --name $who >/dev/null; done
@@ -113,7 +99,7 @@ longtake fetch "$job" -o got.mp4
 cmp -s got.mp4 whole.mp4 || fail "the film that was made over TCP has other bytes"
 ok "a film made and fetched over TCP has the bytes of the undisturbed run"
 kill -9 "$last"
-stop 0
+drain
 
 export FAKE_WORKER=step:80
 # a daemon that is started anew: the group joins it again, and goes on
@@ -148,7 +134,7 @@ ok "a silent group is named and replaced, and joins again when it wakes"
 for p in $workers; do kill -9 "$p" 2>/dev/null || true; done
 
 # one that does not get on is told to end
-stop 0
+drain
 start --join "$join" --plain-tcp --groups 0 --stall-ms 1500
 FAKE_WORKER=step:20,stall:2,once:$tmp/stalled worker --plain-tcp
 job=$(submit)
@@ -173,22 +159,22 @@ longtake watch "$next" >watched || fail "job $next: $(cat watched)"
 longtake cancel "$job" >/dev/null
 ok "a job that no group here can take says what it waits for, and is in nobody's way"
 kill -9 "$last"
-stop 0
+drain
 
 # a daemon's own group is held against those that join, and against the daemon
-FAKE_WORKER=step:20 FAKE_BUILD=one start --worker "$bin/fake_worker" --join "$join" --plain-tcp
+FAKE_WORKER=step:20 FAKE_BUILD=one start --join "$join" --plain-tcp
 job=$(submit)
 longtake watch "$job" >watched || fail "job $job: $(cat watched)"
 FAKE_BUILD=two worker --plain-tcp
 logged "given up: the worker of .* is another build (two)"
 wait "$last" && fail "a group of another build goes on beside the daemon's own"
-stop 0
-FAKE_WORKER=step:20 FAKE_VERSION=0.0.9 start --worker "$bin/fake_worker" --attempts 1
+drain
+FAKE_WORKER=step:20 FAKE_VERSION=0.0.9 start --attempts 1
 job=$(submit)
 longtake watch "$job" >watched && fail "a worker of another version renders"
 grep -q "its worker is 0.0.9: install the same of both" watched || fail "job $job: $(cat watched)"
 ok "a worker of another version is refused"
-stop 0
+drain
 
 # folders that a daemon left which was killed go when the next one starts a worker; living and young ones stay
 leave() { # FOLDER AGE [WORDS]: a socket that nobody listens at any more, or, with words, somebody does
@@ -210,8 +196,7 @@ P
 leave "$tmp/longtake-aaaaaa" "1 hour ago"
 leave "$tmp/longtake-bbbbbb" now
 leave "$tmp/longtake-cccccc" "1 hour ago" listen
-longtake render --model model --worker "$bin/fake_worker" --image "$here/deploy/media/portrait.png" \
-  --audio "$here/deploy/media/voice.wav" -o swept.mp4 2>/dev/null || fail "render fails"
+render swept.mp4
 [ ! -e longtake-aaaaaa ] || fail "a dead daemon's folder stays"
 [ -S longtake-bbbbbb/socket ] && [ -S longtake-cccccc/socket ] || fail "a living folder is removed"
 ok "what a killed daemon left is swept, what lives is not"

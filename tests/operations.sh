@@ -12,14 +12,13 @@ name=operations
 . "$here/tests/daemon.sh"
 flags=(--config settings.yaml)
 export FAKE_WORKER=step:20
-logged() { for _ in $(seq 200); do grep -qE -- "$1" log && { ok "logged: $1"; return; }; sleep 0.05; done; fail "no '$1' in the log"; }
 : >log
 
 # settings that are read again, and those that are not
 echo "log-format: json" >settings.yaml
 start
 id=$(submit)
-for _ in $(seq 200); do [ "$(field "$id" segments)" -ge 2 ] && break; sleep 0.05; done
+until_segment "$id" 2
 kill -USR1 "$daemon"
 logged '"event":"job.committed","job":1,"state":"running","segments":[1-9]'
 kill -0 "$daemon" || fail "SIGUSR1 ended the daemon"
@@ -64,15 +63,12 @@ printf 'keep-bytes: 1\n' >settings.yaml
 kill -HUP "$daemon"
 id=$(submit)
 longtake watch "$id" >watched || true
-kill -TERM "$daemon"
-wait "$daemon" || fail "SIGTERM: $?"
+drain
 start
 for _ in $(seq 200); do [ ! -e "data/longtake/jobs/$id" ] && break; sleep 0.05; done
 [ ! -e "data/longtake/jobs/$id" ] || fail "films that are too much stay"
 ok "the oldest films go when all are too much"
-kill -TERM "$daemon"
-wait "$daemon" || fail "SIGTERM: $?"
-daemon=
+drain
 
 # the doctor
 longtake doctor --quick --model model >out || fail "doctor: $(cat out)"

@@ -8,52 +8,16 @@ tmp=$(mktemp -d)
 daemon=
 trap '[ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null; rm -rf "$tmp"' EXIT
 cd "$tmp"
-export XDG_DATA_HOME=$tmp/data XDG_RUNTIME_DIR=$tmp FAKE_WORKER=step:20
-checks=0
-
-fail() { echo "serve: $*" >&2; tail -5 log >&2; exit 1; }
-ok() { checks=$((checks + 1)); echo "ok $*"; }
-longtake() { timeout 60 "$bin/longtake" "$@"; }
-# says WORDS CODE COMMAND...: ends with the code and a line of stderr has the words
-says() {
-  local words=$1 code=$2 rc=0
-  shift 2
-  "$@" >out 2>err || rc=$?
-  [ "$rc" -eq "$code" ] || fail "$*: ends with $rc, not $code: $(cat err)"
-  grep -q -- "$words" err || fail "$*: no '$words' in: $(cat err)"
-  ok "$words"
-}
-submit() { longtake submit --image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav" "$@" | sed -E 's/job ([0-9]+):.*/\1/'; }
+name=serve
+. "$here/tests/daemon.sh"
+export FAKE_WORKER=step:20
 # a job that has not ended before an order reaches it, on any machine
-submit_long() { longtake submit --image "$here/deploy/media/portrait.png" --audio long.wav "$@" | sed -E 's/job ([0-9]+):.*/\1/'; }
-state() { longtake status "$1" --json | sed -E 's/.*"status":"([a-z]+)".*/\1/'; }
-segments() { longtake status "$1" --json | sed -E 's/.*"segments":([0-9]+).*/\1/'; }
-until_segment() { for _ in $(seq 400); do [ "$(segments "$1")" -ge "$2" ] && return; sleep 0.03; done; fail "job $1 never has segment $2"; }
-is() { [ "$(state "$1")" = "$2" ] || fail "job $1 is $(state "$1"), not $2"; ok "job $1 is $2"; }
-completes() { longtake watch "$1" >out 2>err || fail "job $1: $(tail -1 out) $(cat err)"; rm -f "$1.mp4"; longtake fetch "$1" -o "$1.mp4" || fail "no film of job $1"; cmp -s "${2:-whole.mp4}" "$1.mp4" || fail "job $1 has other bytes"; ok "job $1: the bytes of the undisturbed run"; }
-start() {
-  "$bin/longtake" serve --model model --worker "$bin/fake_worker" "$@" 2>>log &
-  daemon=$!
-  for _ in $(seq 200); do longtake list >/dev/null 2>&1 && return; sleep 0.05; done
-  fail "the daemon does not start"
-}
-stop() { # SIGNAL CODE
-  local rc=0
-  kill "-$1" "$daemon"
-  wait "$daemon" 2>/dev/null || rc=$?
-  [ "$rc" -eq "$2" ] || fail "after SIG$1 the daemon ends with $rc, not $2"
-  daemon=
-  ok "SIG$1 ends the daemon with $2"
-}
-
-. "$here/tests/fake_model.sh"
-fake_model model
+submit_long() { submit --audio long.wav "$@"; }
+is() { [ "$(field "$1" status)" = "$2" ] || fail "job $1 is $(field "$1" status), not $2"; ok "job $1 is $2"; }
 : >log
-longtake render --model model --worker "$bin/fake_worker" --image "$here/deploy/media/portrait.png" \
-  --audio "$here/deploy/media/voice.wav" -o whole.mp4 2>/dev/null || fail "render fails"
+render whole.mp4
 ffmpeg -v error -stream_loop -1 -i "$here/deploy/media/voice.wav" -t 50 long.wav
-longtake render --model model --worker "$bin/fake_worker" --image "$here/deploy/media/portrait.png" --audio long.wav -o long.mp4 2>/dev/null ||
-  fail "render fails"
+render long.mp4 --audio long.wav
 
 # words
 says "start one: longtake serve" 4 longtake list
@@ -100,7 +64,7 @@ assert abs(r["device_seconds_per_output_minute"] * r["frames"] / 1500 - r["devic
 assert r["color_drift"] == {"most": 0.25, "mean": 0.25} and r["seam_score"]["borders"] == r["segments"] - 1, r
 P
 longtake report 1 >report
-grep -q "over $(($(segments 1) - 1)) borders" report || fail "the report: $(cat report)"
+grep -q "over $(($(field 1 segments) - 1)) borders" report || fail "the report: $(cat report)"
 [ "$(sed -nE 's/^[0-9T:-]+Z ([a-z]+).*/\1/p' events | grep -v note | tr '\n' ' ')" = "finishing completed " ] || fail "events: $(cat events)"
 says "there is no job 99" 2 longtake report 99
 says "there is no job 99" 2 longtake events 99
@@ -116,9 +80,9 @@ job=$(submit_long)
 until_segment "$job" 3
 longtake pause "$job" >/dev/null
 is "$job" paused
-had=$(segments "$job")
+had=$(field "$job" segments)
 sleep 0.5
-[ "$(segments "$job")" -eq "$had" ] || fail "a paused job gets on"
+[ "$(field "$job" segments)" -eq "$had" ] || fail "a paused job gets on"
 longtake resume "$job" >/dev/null
 completes "$job" long.mp4
 job=$(submit_long)
@@ -129,19 +93,19 @@ says "there is no finished film yet" 2 longtake fetch "$job" -o never.mp4
 next=$(submit)
 completes "$next"
 longtake retry "$job" >/dev/null
-[ "$(segments "$job")" -ge 2 ] || fail "retry begins anew"
+[ "$(field "$job" segments)" -ge 2 ] || fail "retry begins anew"
 completes "$job" long.mp4
 [ "$(grep -c group.lost log)" -eq 0 ] || fail "groups were lost: $(grep group.lost log)"
 ok "one worker has served all of them"
 
 # the urgent one comes first, at the border of a segment; the other one has minutes to go
 ffmpeg -v error -stream_loop -1 -i "$here/deploy/media/voice.wav" -t 180 longer.wav
-slow=$(longtake submit --image "$here/deploy/media/portrait.png" --audio longer.wav --priority 10 | sed -E 's/job ([0-9]+):.*/\1/')
+slow=$(submit --audio longer.wav --priority 10)
 until_segment "$slow" 2
 urgent=$(submit --priority 90)
 completes "$urgent"
-[ "$(state "$slow")" != completed ] || fail "the urgent job came last"
-had=$(segments "$slow")
+[ "$(field "$slow" status)" != completed ] || fail "the urgent job came last"
+had=$(field "$slow" segments)
 until_segment "$slow" $((had + 1))
 longtake cancel "$slow" >/dev/null
 ok "the urgent job came first, and the other one goes on after it"
@@ -158,12 +122,12 @@ while True:
     if "STOPPING" in got: break
 P
 listener=$!
-stop TERM 0
+drain
 for _ in $(seq 100); do [ -S notify ] && break; sleep 0.05; done
 export NOTIFY_SOCKET=$tmp/notify WATCHDOG_USEC=400000
 start
 sleep 0.8
-stop TERM 0
+drain
 unset NOTIFY_SOCKET WATCHDOG_USEC
 wait "$listener" || fail "the manager was not told of the end"
 grep -qx READY=1 told || fail "the manager was told: $(cat told)"
@@ -174,11 +138,11 @@ start
 # drain, and go on
 job=$(submit_long)
 until_segment "$job" 2
-stop TERM 75
+drain 75
 start --groups 2
-[ "$(segments "$job")" -ge 2 ] || fail "what was committed is gone"
+[ "$(field "$job" segments)" -ge 2 ] || fail "what was committed is gone"
 completes "$job" long.mp4
-stop TERM 0
+drain
 
 # kills: of the daemon and of workers, with three jobs on two groups
 start --groups 2
@@ -211,15 +175,15 @@ ok "watching outlives the daemon"
 completes "$job"
 [ "$(seams "$job")" = "$seams_whole" ] || fail "the seams of a job whose daemon was killed: $(seams "$job"), undisturbed $seams_whole"
 ok "kills take nothing from the report's seams"
-stop TERM 0
+drain
 
 # a worker that does not come up is no job's fault
 export FAKE_WORKER=step:5,mute,once:$tmp/never
 start --hello-ms 300 --attempts 1
 job=$(submit)
 sleep 1.5
-[ "$(state "$job")" != failed ] || fail "the job failed while its group was down"
-stop TERM 75
+[ "$(field "$job" status)" != failed ] || fail "the job failed while its group was down"
+drain 75
 export FAKE_WORKER=step:5
 start
 completes "$job"
@@ -228,24 +192,24 @@ completes "$job"
 job=$(submit --max-frame-num 20)
 longtake watch "$job" >out || fail "job $job: $(cat out)"
 [ "$(grep -c "^note: the film ends after 20 frames, as asked" out)" = 1 ] || fail "no note, or more than one: $(cat out)"
-stop TERM 0
+drain
 start
 longtake status "$job" | grep -q "^note: the film ends after 20 frames" || fail "the note is gone: $(longtake status "$job")"
 ok "notes stay with the job"
 
 # a job that fails is told, and keeps what was made
-stop TERM 0
+drain
 export FAKE_WORKER=step:5,fail:4,once:$tmp/failed-once
 start
 job=$(submit)
 longtake watch "$job" >out || true
 is "$job" failed
 longtake status "$job" | grep -q "segment refused: the words are too long" || fail "no word why: $(longtake status "$job")"
-[ "$(segments "$job")" -eq 4 ] || fail "the failed job has $(segments "$job") segments"
+[ "$(field "$job" segments)" -eq 4 ] || fail "the failed job has $(field "$job" segments) segments"
 : >"$tmp/failed-once"
-stop TERM 0
+drain
 start
 longtake retry "$job" >/dev/null
 completes "$job"
-stop TERM 0
+drain
 echo "serve: $checks checks passed"

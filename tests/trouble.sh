@@ -14,7 +14,7 @@ trap finish EXIT
 cd "$tmp"
 name=trouble
 . "$here/tests/daemon.sh"
-FAKE_WORKER=step:5 longtake render --model model --worker "$bin/fake_worker" "${job[@]}" -o whole.mp4 2>/dev/null || fail "render fails"
+FAKE_WORKER=step:5 render whole.mp4
 
 # workers that say things twice, late, or in the wrong order
 for trouble in twice:3 twice:0 late:2 late:14 "swap:4,once:$tmp/swapped" "garbage:5,once:$tmp/garbled" "short:6,once:$tmp/shortened"; do
@@ -111,7 +111,7 @@ export POWERCUT_FROM=$tmp/data/longtake POWERCUT_TO=$tmp/notes FAKE_WORKER=step:
 RANDOM=7
 LD_PRELOAD=$bin/libpowercut.so start --groups 2
 ids="$(submit --cuts 2,4) $(submit --cuts 2,4)"
-FAKE_WORKER=step:5 longtake render --model model --worker "$bin/fake_worker" "${job[@]}" --cuts 2,4 -o cut.mp4 2>/dev/null || fail "render fails"
+FAKE_WORKER=step:5 render cut.mp4 --cuts 2,4
 for cut in $(seq 10); do
   sleep "0.$((RANDOM % 5))"
   stop
