@@ -1,28 +1,29 @@
 #!/usr/bin/env python3
 """One voice over eight videos: a batch of the daemon beside eight single renders, with the tiny model.
 
-  bench/batch.py [--bin build/bin] [--videos 8] [--seconds 5] [--out bench/results/batch.csv]
+  bench/batch.py [--videos 8] [--seconds 5] [--bin build/bin] [--out bench/results/batch.csv]
 
 The eight are what somebody without a batch would type, `longtake render --model M --video V --audio A -o O`, one after the
 other. The batch is a daemon that is started, given `longtake batch --audio A --videos V... -o FOLDER`, and ended, on one worker.
 Counted are the wall and, since that says little on a machine that does other work too, the seconds of CPU of all processes that
 were started, clients, decoders and workers with them. A row also says how often the batch encoded the voice; the last line is
 what was wanted: at least 30 % less, the voice encoded once, the same films byte for byte. Ends with 1 where one is missed; the
-30 % are held against the CPU where the machine had other work, against both else."""
+30 % are held against the CPU where the machine had other work, against both else. Builds what it runs, unless --bin names it; the row goes
+to bench/results/batch-<CPU>-<commit>.csv, and from there into the README by `bench/table.py --coordinator --readme`."""
 import argparse
-import csv
 import ctypes
 import filecmp
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
 
+import share
+
 PR_SET_CHILD_SUBREAPER = 36
-HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+HERE = share.HERE
 
 
 def run(*args, **more):
@@ -64,13 +65,13 @@ class Spent:
 
 def main():
     a = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    a.add_argument("--bin", default=f"{HERE}/build/bin")
+    a.add_argument("--bin")
     a.add_argument("--videos", type=int, default=8)
     a.add_argument("--seconds", type=int, default=5)
     a.add_argument("--out")
     o = a.parse_args()
-    longtake = f"{os.path.abspath(o.bin)}/longtake"
     load = os.getloadavg()[0]
+    longtake = f"{os.path.abspath(o.bin or share.built('longtake', 'longtake-worker'))}/longtake"
     if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         sys.exit("this kernel does not leave orphans to us, so not all that was spent could be counted")
     with tempfile.TemporaryDirectory() as folder:
@@ -95,19 +96,14 @@ def main():
         daemon.wait()
         batch_s, batch_cpu_s = spent.so_far()
         same = all(filecmp.cmp(f"{folder}/single{i}.mp4", f"{folder}/films/video{i}.mp4", shallow=False) for i in range(o.videos))
-    commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     row = {"videos": o.videos, "seconds": o.seconds, "single_s": round(single_s, 2), "batch_s": round(batch_s, 2),
            "saved": round(1 - batch_s / single_s, 3), "single_cpu_s": round(single_cpu_s, 2), "batch_cpu_s": round(batch_cpu_s, 2),
-           "saved_cpu": round(1 - batch_cpu_s / single_cpu_s, 3), "voice_encoded": encoded, "same_bytes": same, "load_before": load,
-           "cores": os.cpu_count(), "machine": platform.machine(), "commit": commit}
-    for f in [sys.stdout] + ([open(o.out, "w", newline="", encoding="utf-8")] if o.out else []):
-        w = csv.DictWriter(f, row)
-        w.writeheader()
-        w.writerow(row)
+           "saved_cpu": round(1 - batch_cpu_s / single_cpu_s, 3), "voice_encoded": encoded, "same_bytes": same}
+    share.put("batch", [row], load, o.out)
     quick = row["saved_cpu"] >= 0.3 and (load > 0.5 or row["saved"] >= 0.3)
     good = quick and encoded == 1 and same
     print(f"batch: {'as it should be' if good else 'NOT as it should be'}"
-          f"{', the wall left out: the machine was busy (' + str(load) + ')' if load > 0.5 else ''}")
+          f"{', the wall left out: the machine was busy (' + f'{load:.2f}' + ')' if load > 0.5 else ''}")
     sys.exit(0 if good else 1)
 
 

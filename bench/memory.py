@@ -25,11 +25,7 @@ import sys
 import tempfile
 import time
 
-HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-
-
-def run(*args):
-    subprocess.run(args, check=True, stdout=subprocess.DEVNULL)
+from share import HERE, commit, run
 
 
 def peak(pid):
@@ -155,10 +151,6 @@ def ranks(o):
     told(o, title(o) + text.getvalue())
     bad = [r for r in rows if abs(r["weights_over_due"] - 1) > 0.01 or max(abs(r[f"{k}_over_due"] - 1) for k in ("taken", "peak")) > 0.05]
     sys.exit(1 if bad else 0)
-
-
-def commit():
-    return subprocess.run(["git", "-C", HERE, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
 
 
 def main():

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""The README's table of speed, from the results of one bench/run.sh.
+"""The README's tables: of speed, from the results of one bench/run.sh; with --coordinator, of the coordinator, from those of
+bench/hour.py, bench/batch.py and bench/queue.sh.
 
-  bench/table.py [RUN] [--results bench/results] [--readme]
+  bench/table.py [RUN] [--coordinator] [--results bench/results] [--readme]
 
 RUN is what the files of a run have in common, <CPU>-<commit>; without it, the run that the README shows. Prints Markdown;
 --readme puts it between the two marks in README.md instead. Files that are missing leave their part out."""
@@ -12,7 +13,6 @@ import re
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-OPEN, CLOSE = re.compile(r"<!-- speed: (\S+) -->"), "<!-- end of speed -->"
 
 # One block of the 14B network over 3,120 tokens: how often each row occurs in it.
 BLOCK = {"dit q/k/v/o": 8, "dit ffn in + gelu": 1, "dit ffn out": 1, "dit self attention": 1, "dit words": 1, "dit picture": 1,
@@ -97,28 +97,74 @@ def table(folder, run):
         yield from segment_table(segment)
 
 
+def hour_table(hour):
+    yield "| a long voice | minutes | spans | frames | time | sound and picture end apart | coordinator, one minute: now | worker, one minute: now | frames that show another number |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for r in hour:
+        peaks = [f"{int(r[f'minute_{who}_kib']) / 1024:.1f}: {int(r[f'{who}_kib']) / 1024:.1f} MiB" if r[f"{who}_grown"] else ""
+                 for who in ("coordinator", "worker")]
+        wrong = f"{int(r['wrong_frames']):,} of {int(r['shown']):,}" if r["shown"] else ""
+        yield (f"| {r['worker']} worker | {int(r['seconds']) / 60:g} | {int(r['cuts']) + 1} | {int(r['frames']):,} | {float(r['wall_s']):,.0f} s | "
+               f"{r['skew_ms']} ms | {' | '.join(peaks)} | {wrong} |")
+
+
+def batch_table(batch):
+    yield "| one voice over videos | seconds each | single jobs: a batch, s | less | single jobs: a batch, CPU s | less | voice encoded | same bytes |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for r in batch:
+        yield (f"| {r['videos']} videos | {r['seconds']} | {r['single_s']}: {r['batch_s']} | {float(r['saved']):.0%} | "
+               f"{r['single_cpu_s']}: {r['batch_cpu_s']} | {float(r['saved_cpu']):.0%} | {r['voice_encoded']} | {'yes' if r['same_bytes'] == 'True' else 'NO'} |")
+
+
+def text_of(folder, name):
+    try:
+        with open(os.path.join(folder, name)) as f:
+            return f.read().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def coordinator(folder, run):
+    heads, parts = [], []
+    for kind, table in (("hour", hour_table), ("batch", batch_table)):
+        head, rows = read(folder, kind, run)
+        if rows:
+            heads.append(f"bench/{kind}.py: commit {said(head, 'commit')}")
+            parts.append("\n".join(table(rows)))
+    queue = text_of(folder, f"queue-{run}.txt")
+    if queue:
+        parts.append(f"```\n{queue}\n```")
+    if not parts:
+        sys.exit(f"{folder} holds no hour-{run}.csv, batch-{run}.csv or queue-{run}.txt; bench/hour.py, bench/batch.py and bench/queue.sh make them")
+    yield f"{run.rsplit('-', 1)[0].replace('-', ' ')}. {'; '.join(heads)}." if heads else run
+    for part in parts:
+        yield f"\n{part}"
+
+
 def main():
     a = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     a.add_argument("run", nargs="?")
+    a.add_argument("--coordinator", action="store_true")
     a.add_argument("--results", default=os.path.join(ROOT, "bench", "results"))
     a.add_argument("--readme", action="store_true")
     o = a.parse_args()
     path = os.path.join(ROOT, "README.md")
     with open(path) as f:
         readme = f.read()
-    mark = OPEN.search(readme)
+    word = "coordinator" if o.coordinator else "speed"
+    close, mark = f"<!-- end of {word} -->", re.search(rf"<!-- {word}: (\S+) -->", readme)
     run = o.run or (mark and mark.group(1))
     if not run or run == "none":
         sys.exit("the README shows no run yet; name one, <CPU>-<commit> of a file in bench/results")
-    text = "\n".join(table(o.results, run))
+    text = "\n".join((coordinator if o.coordinator else table)(o.results, run))
     if not o.readme:
         print(text)
         return
-    end = readme.find(CLOSE)
+    end = readme.find(close)
     if not mark or end < mark.end():
-        sys.exit(f"README.md lacks the marks <!-- speed: RUN --> and {CLOSE}")
+        sys.exit(f"README.md lacks the marks <!-- {word}: RUN --> and {close}")
     with open(path, "w") as f:
-        f.write(f"{readme[:mark.start()]}<!-- speed: {run} -->\n{text}\n{readme[end:]}")
+        f.write(f"{readme[:mark.start()]}<!-- {word}: {run} -->\n{text}\n{readme[end:]}")
 
 
 main()
