@@ -38,6 +38,7 @@ static const struct opt rows[] = {
     {"keep-days", OPT_REAL, AT(keep_days), 0, 1e6, NULL, NULL, "DAYS", "jobs that ended longer ago go, with their films (0: never)"},
     {"keep-bytes", OPT_LONG, AT(keep_bytes), 0, 9e18, NULL, NULL, "BYTES", "the oldest films of ended jobs go when all have more (0: any)"},
     {"free-min", OPT_LONG, AT(free_min), 0, 9e18, NULL, NULL, "BYTES", "segments wait, and files are refused, while the store's disk has less left (1073741824)"},
+    {"device-cost", OPT_REAL, AT(device_cost), 0, 1e9, NULL, NULL, "MONEY", "what an hour of one device costs; reports then tell what a minute of film did (0: they do not)"},
     {"log-level", OPT_NAME, AT(log_level), 0, 0, levels, NULL, "LEVEL", "debug, info, warn or error (info)"},
     {"log-format", OPT_NAME, AT(log_format), 0, 0, formats, NULL, "FORMAT", "text or json (text)"},
     {"worker", OPT_TEXT, AT(worker), 0, 0, NULL, NULL, "FILE", "the worker program (the one beside this program)"},

@@ -18,7 +18,7 @@ struct config {
     const char *key, *client_keys, *worker_keys; // files
     bool plain_tcp;
     int log_level, log_format;
-    double keep_days;
+    double keep_days, device_cost;
     int64_t keep_bytes, free_min;
     const char *file; // --config
     bool help, check;

@@ -4,7 +4,7 @@
 
 static json_t *seconds(int64_t ms) { return json_real((double)ms / 1000); }
 
-int record_report(struct store *s, uint64_t id, json_t **out, struct err *e)
+int record_report(struct store *s, uint64_t id, double device_cost, json_t **out, struct err *e)
 {
     struct store_job j;
     struct store_report r;
@@ -28,6 +28,9 @@ int record_report(struct store *s, uint64_t id, json_t **out, struct err *e)
     json_object_set_new(o, "device_seconds", seconds(r.device_ms));
     json_object_set_new(o, "device_seconds_per_output_minute",
                         minutes > 0 ? json_real((double)r.device_ms / 1000 / minutes) : json_null());
+    if (device_cost > 0 && minutes > 0)
+        json_object_set_new(o, "cost_per_output_minute",
+                            json_real((double)r.device_ms / 3.6e6 / minutes * device_cost));
     json_object_set_new(o, "color_drift", json_pack("{sfsf}", "most", r.drift_most, "mean", r.drift_mean));
     json_t *seam = json_pack("{sI}", "borders", (json_int_t)r.n_seams);
     if (r.n_seams > 0) json_object_update_new(seam, json_pack("{sfsf}", "most", r.seam_most, "mean", r.seam_mean));

@@ -6,8 +6,9 @@
 #include "daemon/store.h"
 #include "proto/json.h"
 
-// Times of stages, device seconds, drift and seams of all that is committed. 1, or 0: there is no such job.
-int record_report(struct store *s, uint64_t id, json_t **out, struct err *e);
+// Times of stages, device seconds, drift and seams of all that is committed, and, where it is known what an hour of a
+// device costs, what a minute of film did. 1, or 0: there is no such job.
+int record_report(struct store *s, uint64_t id, double device_cost, json_t **out, struct err *e);
 // At most `most` events with numbers above `after`: [{"number", "at", "text"}, ..]. 1, or 0: there is no such job.
 int record_events(struct store *s, uint64_t id, int64_t after, int most, json_t **out, struct err *e);
 

@@ -541,7 +541,7 @@ int service_list(struct service *s, uint64_t batch, uint64_t after, int most, js
 
 int service_report(struct service *s, uint64_t id, json_t **out, struct err *e)
 {
-    int rc = record_report(s->store, id, out, e);
+    int rc = record_report(s->store, id, s->o.device_cost, out, e);
     const struct held *h = find(s, id);
     if (rc == 1 && h) json_object_set_new(*out, "status", json_string(job_state_name(h->job.state)));
     return rc == 0 ? none(id, e) : rc;

@@ -21,6 +21,7 @@ struct service_options {
     struct launch_ranks ranks; // of each group
     int64_t hello_ms, silence_ms, stall_ms;
     int64_t upload_max; // bytes of one file
+    double device_cost; // of an hour, for reports; 0: not known
     // The job has changed.
     void (*changed)(void *ctx, uint64_t id);
     // What became of what was submitted: its number, or why it is refused.

@@ -23,9 +23,10 @@ kill -USR1 "$daemon"
 logged '"event":"job.committed","job":1,"state":"running","segments":[1-9]'
 kill -0 "$daemon" || fail "SIGUSR1 ended the daemon"
 ok "SIGUSR1 tells what is committed and the daemon goes on"
-printf 'log-format: json\nfree-min: 1000000000000000000\ngroups: 3\n' >settings.yaml
+printf 'log-format: json\nfree-min: 1000000000000000000\ngroups: 3\ndevice-cost: 2.5\n' >settings.yaml
 kill -HUP "$daemon"
 logged '"event":"config.kept","key":"groups"'
+logged '"event":"config.kept","key":"device-cost"'
 logged '"event":"disk.full"'
 had=$(field "$id" segments)
 sleep 1

@@ -43,7 +43,7 @@ LONGTAKE_GROUPS=many says "LONGTAKE_GROUPS: .many. is not a whole number" 2 long
 ok "the sample, the table and flags agree"
 
 # one job, and one key
-start
+start --device-cost 3.6
 says "another process works in" 3 longtake serve --model model
 [ "$(submit --key a --seed -1)" = 1 ] || fail "the first job is not 1"
 [ "$(submit --key a --seed -1)" = 1 ] || fail "the same key is another job"
@@ -61,6 +61,7 @@ r = json.load(open(sys.argv[1]))
 assert r["status"] == "completed" and r["segments"] == r["segments_total"] > 3 and r["frames"] == r["frames_total"] > 0, r
 assert r["stage_seconds"]["denoise"] > 0 and abs(r["device_seconds"] - sum(r["stage_seconds"].values())) < 1e-3, r
 assert abs(r["device_seconds_per_output_minute"] * r["frames"] / 1500 - r["device_seconds"]) < 1e-3, r
+assert abs(r["cost_per_output_minute"] - r["device_seconds_per_output_minute"] / 1000) < 1e-5, r  # 3.6 an hour
 assert r["color_drift"] == {"most": 0.25, "mean": 0.25} and r["seam_score"]["borders"] == r["segments"] - 1, r
 P
 longtake report 1 >report
@@ -70,6 +71,7 @@ says "there is no job 99" 2 longtake report 99
 says "there is no job 99" 2 longtake events 99
 seams() { longtake report "$1" --json | grep -o '"seam_score":{[^}]*}'; }
 seams_whole=$(seams 1)
+grep -q "cost .* for a minute of film" report || fail "the report: $(cat report)"
 ok "a report and the events of a job that is over"
 says "there is nothing to pause" 2 longtake pause 1
 [ "$(find data/longtake/media -type f | wc -l)" -eq 3 ] || fail "media: $(ls data/longtake/media)"

@@ -11,7 +11,8 @@ static void report_show(const json_t *o)
 {
     const json_t *stage = json_object_get(o, "stage_seconds"), *drift = json_object_get(o, "color_drift"),
                  *seam = json_object_get(o, "seam_score"),
-                 *rate = json_object_get(o, "device_seconds_per_output_minute");
+                 *rate = json_object_get(o, "device_seconds_per_output_minute"),
+                 *cost = json_object_get(o, "cost_per_output_minute");
     const char *layout = json_string_value(json_object_get(o, "layout"));
     printf("job %lld: %s, segment %lld/%lld, %lld frames\n", (long long)client_number(o, "id"),
            json_string_value(json_object_get(o, "status")), (long long)client_number(o, "segments"),
@@ -23,6 +24,7 @@ static void report_show(const json_t *o)
            number(stage, "condition"), number(stage, "denoise"), number(stage, "decode"), number(stage, "tail"));
     printf("  device seconds  %.1f", number(o, "device_seconds"));
     if (json_is_number(rate)) printf(", %.1f for a minute of film", json_number_value(rate));
+    if (cost) printf("\n  cost            %.4g for a minute of film", json_number_value(cost));
     printf("\n  colour drift    %.4f at most, %.4f on average\n", number(drift, "most"), number(drift, "mean"));
     if (client_number(seam, "borders") == 0)
         printf("  seams           none was measured\n");

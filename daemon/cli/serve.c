@@ -108,9 +108,12 @@ static void tell_kept(const struct config *was, const struct config *now)
         const char *a = (const char *)was + o->offset, *b = (const char *)now + o->offset;
         bool reloads = false;
         for (size_t i = 0; i < sizeof safe / sizeof *safe; i++) reloads |= strcmp(o->key, safe[i]) == 0;
-        size_t n = o->type == OPT_LONG ? sizeof(int64_t) : o->type == OPT_FLAG ? sizeof(bool) : sizeof(int);
-        bool same = o->type == OPT_TEXT ? is_same(*(const char *const *)a, *(const char *const *)b)
-                                        : o->type == OPT_REAL || memcmp(a, b, n) == 0;
+        size_t n = o->type == OPT_LONG   ? sizeof(int64_t)
+                   : o->type == OPT_REAL ? sizeof(double)
+                   : o->type == OPT_FLAG ? sizeof(bool)
+                                         : sizeof(int);
+        bool same =
+            o->type == OPT_TEXT ? is_same(*(const char *const *)a, *(const char *const *)b) : memcmp(a, b, n) == 0;
         if (!reloads && !same) log_warn("config.kept", "key=%s text=\"it is read at the start; restart\"", o->key);
     }
 }
@@ -219,6 +222,7 @@ static int run(struct daemon *d)
         .silence_ms = c->silence_ms,
         .stall_ms = c->stall_ms,
         .upload_max = c->upload_max,
+        .device_cost = c->device_cost,
         .changed = on_change,
         .submitted = on_submitted,
         .ctx = d};
