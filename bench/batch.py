@@ -79,6 +79,7 @@ def main():
         run(longtake, "weights", "synth", "--seed", "1", "-o", model)
         videos, voice = make(folder, o.videos, o.seconds)
         env = dict(os.environ, XDG_RUNTIME_DIR=folder, XDG_DATA_HOME=f"{folder}/data")
+        env.setdefault("GOMP_SPINCOUNT", "1000")  # a thread that waits is no work, and would be counted as such
         os.mkdir(f"{folder}/data")
         os.mkdir(f"{folder}/films")
         spent = Spent()
