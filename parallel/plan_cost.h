@@ -18,7 +18,7 @@ struct plan_model {
     int64_t words_blocks, words_block; // of the first: its blocks, which are spread where the others are; one of them
     int size;                          // bytes of an activation
     double decode_ops, encode_ops;     // of the VAE, for a pixel of a frame
-    double decode_bytes;               // of its work space, for a pixel
+    double decode_bytes;               // of its work space, for a pixel, beside the frames of a slice; 0: no decoder
 };
 struct plan_job {
     int64_t frames, gh, gw;   // latent frames, and the grid of tokens in each
