@@ -23,11 +23,13 @@ if ! mkdir small || ! mount -t tmpfs -o size=3m tmpfs small 2>/dev/null; then
   echo "skip: no tmpfs can be mounted here"
   exit 0
 fi
-export XDG_DATA_HOME=$tmp/small FAKE_WORKER=step:20
+export XDG_DATA_HOME=$tmp/small FAKE_WORKER=step:5,gate:$tmp/gate
+touch gate
 start
 full=$(submit)
 until_segment "$full" 2
 cat /dev/zero >small/other 2>/dev/null || true
+rm gate
 ended "$full"
 longtake status "$full" >said
 rm small/other
@@ -37,7 +39,7 @@ longtake retry "$full" >/dev/null || fail "retry after a full disk"
 completes "$full"
 ok "a disk that fills up"
 stop
-for _ in $(seq 40); do mount -o remount,ro small 2>/dev/null && break; sleep 0.1; done # until the last worker is gone
+for _ in $(seq 400); do mount -o remount,ro small 2>/dev/null && break; sleep 0.1; done # until the last worker is gone
 if ! touch small/x 2>/dev/null; then
   rc=0
   longtake serve --model model 2>err || rc=$?

@@ -16,19 +16,9 @@ port=$((20000 + $$ % 20000))
 door=tcp://127.0.0.1:$port
 join=tcp://127.0.0.1:$((port + 1))
 
-# says WORDS CODE SECONDS COMMAND...: ends with the code, in time, and a line of its output has the words
-says() {
-  local words=$1 code=$2 most=$3 rc=0 begun=$SECONDS
-  shift 3
-  "$@" >out 2>err || rc=$?
-  [ "$rc" -eq "$code" ] || fail "$*: ends with $rc, not $code: $(cat err)"
-  [ $((SECONDS - begun)) -le "$most" ] || fail "$*: took $((SECONDS - begun)) s"
-  grep -q -- "$words" out err || fail "$*: no '$words' in: $(cat out err)"
-  ok "$words"
-}
-logged() { for _ in $(seq 200); do grep -q -- "$1" log && { ok "logged: $1"; return; }; sleep 0.05; done; fail "no '$1' in the log"; }
+logged() { for _ in $(seq 1200); do grep -q -- "$1" log && { ok "logged: $1"; return; }; sleep 0.05; done; fail "no '$1' in the log"; }
 worker() { "$bin/fake_worker" --connect "$join" --model "$model" "$@" 2>>worker.log & workers="$workers $!"; last=$!; }
-under_way() { for _ in $(seq 200); do longtake status "$1" | grep -qE "segment ([2-9]|1[0-9])/" && return; sleep 0.05; done; fail "job $1 does not get on"; }
+under_way() { for _ in $(seq 1200); do longtake status "$1" | grep -qE "segment ([2-9]|1[0-9])/" && return; sleep 0.05; done; fail "job $1 does not get on"; }
 cp -r model copy
 fake_model other
 echo other >other/part
@@ -39,29 +29,29 @@ render whole.mp4
 # keys
 for who in daemon laptop stranger node; do longtake keygen -o $who.key --name $who >/dev/null; done
 [ "$(stat -c %a laptop.key)" = 600 ] || fail "the key has mode $(stat -c %a laptop.key)"
-says "is there already" 2 5 longtake keygen -o laptop.key
-says "is no name for a key" 2 5 longtake keygen -o x.key --name "a b"
+says "is there already" 2 longtake keygen -o laptop.key
+says "is no name for a key" 2 longtake keygen -o x.key --name "a b"
 cp laptop.key.pub clients
 cp node.key.pub workers
-says "is open to the network and wants keys" 3 5 longtake serve --model model --listen $door
-says "is open to the network and wants keys" 3 5 longtake serve --model model --join $join --key-file daemon.key
-says "is no place to listen" 3 5 longtake serve --model model --listen 127.0.0.1:$port
-says "nothing would ever render" 3 5 longtake serve --model model --groups 0
+says "is open to the network and wants keys" 3 longtake serve --model model --listen $door
+says "is open to the network and wants keys" 3 longtake serve --model model --join $join --key-file daemon.key
+says "is no place to listen" 3 longtake serve --model model --listen 127.0.0.1:$port
+says "nothing would ever render" 3 longtake serve --model model --groups 0
 cp laptop.key loose.key && chmod 644 loose.key
-says "others may read the secret key" 2 5 longtake list --connect $door --key-file loose.key --server-key daemon.key.pub
+says "others may read the secret key" 2 longtake list --connect $door --key-file loose.key --server-key daemon.key.pub
 echo nothing >no.key && chmod 600 no.key
-says "is no key file" 2 5 longtake list --connect $door --key-file no.key --server-key daemon.key.pub
+says "is no key file" 2 longtake list --connect $door --key-file no.key --server-key daemon.key.pub
 
 # clients over TCP
 start --listen $door --join $join --key-file daemon.key --client-keys clients --worker-keys workers --groups 0
 export LONGTAKE_CONNECT=$door
-says "give --key-file FILE" 2 5 longtake list
-says "wants a key" 2 8 longtake list --plain-tcp
-says "does not know this key" 2 8 longtake list --key-file stranger.key --server-key daemon.key.pub
-says "is not its public key" 2 8 longtake list --key-file laptop.key --server-key stranger.key.pub
+says "give --key-file FILE" 2 longtake list
+says "wants a key" 2 longtake list --plain-tcp
+says "does not know this key" 2 longtake list --key-file stranger.key --server-key daemon.key.pub
+says "is not its public key" 2 longtake list --key-file laptop.key --server-key stranger.key.pub
 logged "chan.unknown key=$(cut -d' ' -f2 stranger.key.pub)"
 export LONGTAKE_KEY_FILE=laptop.key LONGTAKE_SERVER_KEY=daemon.key.pub
-says "nobody answers at tcp://127.0.0.1:$((port + 7))" 4 15 longtake list --connect tcp://127.0.0.1:$((port + 7))
+says "nobody answers at tcp://127.0.0.1:$((port + 7))" 4 longtake list --connect tcp://127.0.0.1:$((port + 7))
 job=$(submit)
 [ "$job" = 1 ] || fail "the first job is '$job'"
 longtake pause "$job" | grep -q paused || fail "pause over TCP"
@@ -71,10 +61,10 @@ longtake cancel "$next" | grep -q cancelled || fail "cancel over TCP"
 ok "a job was brought over TCP, paused, resumed; another cancelled"
 
 # groups that join, and who may not
-says "give --key-file FILE" 3 5 "$bin/longtake-worker" --connect $join --model model
+says "give --key-file FILE" 3 timeout 60 "$bin/longtake-worker" --connect $join --model model
 longtake weights synth --seed 1 -o real >/dev/null
-says "does not know this key" 3 10 "$bin/longtake-worker" --connect $join --model real --key-file stranger.key --server-key daemon.key.pub
-says "has other weights" 3 20 "$bin/longtake-worker" --connect $join --model real --key-file node.key --server-key daemon.key.pub
+says "does not know this key" 3 timeout 60 "$bin/longtake-worker" --connect $join --model real --key-file stranger.key --server-key daemon.key.pub
+says "has other weights" 3 timeout 60 "$bin/longtake-worker" --connect $join --model real --key-file node.key --server-key daemon.key.pub
 model=other
 worker --key-file node.key --server-key daemon.key.pub
 logged "has other weights"
@@ -101,26 +91,28 @@ ok "a film made and fetched over TCP has the bytes of the undisturbed run"
 kill -9 "$last"
 drain
 
-export FAKE_WORKER=step:80
+export FAKE_WORKER=step:5,gate:$tmp/gate
 # a daemon that is started anew: the group joins it again, and goes on
 unset LONGTAKE_CONNECT LONGTAKE_KEY_FILE LONGTAKE_SERVER_KEY
 start --join "$join" --plain-tcp --groups 0
 worker --plain-tcp
-job=$(submit)
+job=$(submit_held)
 under_way "$job"
 kill -9 "$daemon"
 wait "$daemon" 2>/dev/null || true
-start --join "$join" --plain-tcp --groups 0 --silence-ms 1000
+open_gate
+start --join "$join" --plain-tcp --groups 0 --silence-ms 3000
 longtake watch "$job" >watched || fail "job $job: $(cat watched)"
 longtake fetch "$job" -o again.mp4
 cmp -s again.mp4 whole.mp4 || fail "other bytes after the daemon was killed"
 ok "a group joins a daemon that comes again"
 
 # a group that falls silent is named, its job goes to another one, and it comes back
-job=$(submit)
+job=$(submit_held)
 under_way "$job"
 silent=$last
 kill -STOP "$silent"
+open_gate
 worker --plain-tcp
 longtake watch "$job" >watched || fail "job $job: $(cat watched)"
 longtake fetch "$job" -o silent.mp4
@@ -128,7 +120,7 @@ cmp -s silent.mp4 whole.mp4 || fail "other bytes after a group fell silent"
 logged "group.lost .*process $silent on .*has been silent"
 n=$(grep -c group.joined log)
 kill -CONT "$silent"
-for _ in $(seq 100); do [ "$(grep -c group.joined log)" -gt "$n" ] && break; sleep 0.05; done
+for _ in $(seq 1200); do [ "$(grep -c group.joined log)" -gt "$n" ] && break; sleep 0.05; done
 [ "$(grep -c group.joined log)" -gt "$n" ] || fail "a group that woke does not come back"
 ok "a silent group is named and replaced, and joins again when it wakes"
 for p in $workers; do kill -9 "$p" 2>/dev/null || true; done
@@ -152,7 +144,7 @@ longtake watch "$job" >watched || fail "job $job: $(cat watched)"
 grep -q "^note: --threads 3 has no effect" watched || fail "no word of the threads: $(cat watched)"
 ok "a job with threads of its own is taken by a group that joined"
 job=$(submit --dtype bf16)
-for _ in $(seq 200); do longtake status "$job" >out; grep -q "waits for a group with 1 speaker, bf16, 0 LoRAs" out && break; sleep 0.05; done
+for _ in $(seq 1200); do longtake status "$job" >out; grep -q "waits for a group with 1 speaker, bf16, 0 LoRAs" out && break; sleep 0.05; done
 grep -q "waits for a group with 1 speaker, bf16, 0 LoRAs" out || fail "no word of what is waited for: $(cat out)"
 next=$(submit)
 longtake watch "$next" >watched || fail "job $next: $(cat watched)"
@@ -186,15 +178,19 @@ os.chdir(sys.argv[1])
 s.bind("socket")
 if sys.argv[2]:
     s.listen()
-    time.sleep(30)
+    open("listens", "w")
+    time.sleep(600)
 P
-  if [ -n "${3:-}" ]; then workers="$workers $!"; else wait $!; fi
-  for _ in $(seq 100); do [ -S "$1/socket" ] && break; sleep 0.05; done
-  sleep 0.1
+  if [ -z "${3:-}" ]; then
+    wait $!
+  else
+    workers="$workers $!"
+    for _ in $(seq 1200); do [ -e "$1/listens" ] && break; sleep 0.05; done
+  fi
   touch -d "$2" "$1"
 }
 leave "$tmp/longtake-aaaaaa" "1 hour ago"
-leave "$tmp/longtake-bbbbbb" now
+leave "$tmp/longtake-bbbbbb" "1 hour" # from now: young however long this takes
 leave "$tmp/longtake-cccccc" "1 hour ago" listen
 render swept.mp4
 [ ! -e longtake-aaaaaa ] || fail "a dead daemon's folder stays"

@@ -5,13 +5,14 @@
 // before, frames go out under credit. What is wrong is answered by FAILED.
 //
 // The variable FAKE_WORKER asks for trouble, in words with commas between:
-//   die:K exit:K silent:K stall:K garbage:K short:K fail:K   at segment K, after half of its frames
+//   die:K exit:K silent:K stall:K garbage:K short:K fail:K   at segment K, when the coordinator has half of its frames
 //   wrong:K     ends as one whose weights are wrong, and has no time to say so
 //   twice:K late:K swap:K   at segment K: all is said twice; again when it is done; its halves the wrong way round
 //   mute        never says HELLO        bye        says goodbye instead of opening a job
 //   load        cannot load its weights             notice     tells one on OPEN
 //   layout:NAME its layout class
 //   step:MS     time of a step          once:FILE  trouble comes only while FILE is absent, and makes it
+//   gate:FILE   while FILE is there no segment begins but the first three: a job that cannot end before it is looked at
 //   log:FILE    a line for each RUN: segment, start, keep range, last, mean of its picture; before them its pid and
 //   arguments
 // FAKE_VERSION, FAKE_BUILD and FAKE_WEIGHTS (a number) are what it says of itself in HELLO.
@@ -30,7 +31,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-enum { STRIPES = 16, BEAT_MS = 500, MOST_FRAMES = 4 };
+enum { STRIPES = 16, BEAT_MS = 500, MOST_FRAMES = 4, GATED = 3 };
 
 struct fake {
     struct chan *chan;
@@ -40,13 +41,13 @@ struct fake {
     bool left; // the segment under way: the job was cancelled
     float *voice[SPEC_SPEAKERS];
     size_t got[SPEC_SPEAKERS];
-    int64_t credit;
-    struct msg runs[2]; // waiting; their picture is only looked at when they arrive
+    int64_t credit, lent; // lent: what came with OPEN, and is had again when all frames are encoded
+    struct msg runs[2];   // waiting; their picture is only looked at when they arrive
     int n_runs;
     int64_t tail_sent; // segment, -1: none
     uint64_t progress;
     int64_t beaten_ms, step_ms;
-    char trouble[16], once[512], log[512], layout[64];
+    char trouble[16], once[512], gate[512], log[512], layout[64];
     int64_t trouble_at;
     char stage[32];
     int64_t segment;
@@ -68,6 +69,8 @@ static void options_read(struct fake *f)
             f->step_ms = atoi(value);
         else if (strcmp(word, "once") == 0)
             snprintf(f->once, sizeof f->once, "%s", value);
+        else if (strcmp(word, "gate") == 0)
+            snprintf(f->gate, sizeof f->gate, "%s", value);
         else if (strcmp(word, "layout") == 0)
             snprintf(f->layout, sizeof f->layout, "%s", value);
         else if (strcmp(word, "log") == 0)
@@ -158,7 +161,7 @@ static void on_open(struct fake *f)
 {
     f->open = f->in;
     f->is_open = true;
-    f->credit = 0;
+    f->credit = f->lent = 0;
     f->tail_sent = -1;
     if (strcmp(f->trouble, "notice") == 0) {
         snprintf(message(f, MSG_NOTICE)->notice, sizeof f->out.notice, "the prompt is\ncut");
@@ -240,6 +243,7 @@ static void take(struct fake *f)
             break;
         case MSG_CREDIT:
             f->credit += f->in.credit;
+            if (f->lent == 0) f->lent = f->in.credit;
             break;
         case MSG_CANCEL:
             f->left = true;
@@ -271,6 +275,15 @@ static void wait_ms(struct fake *f, int64_t ms)
         int64_t left = end - clock_ms();
         poll(&p, 1, left < 0 ? 0 : left > 20 ? 20 : (int)left);
     } while (clock_ms() < end && !f->closed && !f->left);
+}
+
+// A job that may not end yet: alive, and getting on.
+static void gate_wait(struct fake *f, int64_t segment)
+{
+    while (segment >= GATED && f->gate[0] && access(f->gate, F_OK) == 0 && !f->closed && !f->left) {
+        f->progress++;
+        wait_ms(f, 10);
+    }
 }
 
 // ---- a segment
@@ -327,6 +340,8 @@ static void garbage_send(struct fake *f, int64_t segment)
 
 static void trouble(struct fake *f, int64_t segment)
 {
+    // what was said before has arrived: a process that ends takes along what still waits in its socket
+    while (f->credit < f->lent && !f->closed && !f->left) wait_ms(f, 1);
     if (strcmp(f->trouble, "die") == 0) raise(SIGKILL);
     if (strcmp(f->trouble, "exit") == 0 || strcmp(f->trouble, "wrong") == 0) {
         fprintf(stderr, "cannot go on: the roof is leaking\n");
@@ -366,6 +381,7 @@ static void segment_run(struct fake *f, const struct msg *run)
 {
     const struct msg_run *r = &run->run;
     bool bad = f->trouble[0] && f->trouble_at == r->segment;
+    gate_wait(f, r->segment);
     for (uint32_t i = 0; i < (uint32_t)f->open.open.spec.steps && !f->closed && !f->left; i++) {
         stage(f, "denoise", r->segment, i + 1);
         wait_ms(f, f->step_ms);
@@ -435,14 +451,14 @@ int main(int argc, char **argv)
     if (strcmp(f.trouble, "load") == 0) {
         f.open.job = 0;
         fail(&f, -1, "the tensor blocks.0 is missing from the weights");
-        wait_ms(&f, 200);
+        wait_ms(&f, 20000); // it is ended as soon as that is heard
         return 3;
     }
     if (strcmp(f.trouble, "bye") == 0) {
         struct msg *m = message(&f, MSG_BYE);
         snprintf(m->bye, sizeof m->bye, "the weights are for another model");
         send(&f);
-        wait_ms(&f, 200);
+        wait_ms(&f, 1000); // its end must not overtake its word
         return 1;
     }
     while (!f.closed) {

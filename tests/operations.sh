@@ -11,13 +11,13 @@ cd "$tmp"
 name=operations
 . "$here/tests/daemon.sh"
 flags=(--config settings.yaml)
-export FAKE_WORKER=step:20
+export FAKE_WORKER=step:5,gate:$tmp/gate
 : >log
 
 # settings that are read again, and those that are not
 echo "log-format: json" >settings.yaml
 start
-id=$(submit)
+id=$(submit_held)
 until_segment "$id" 2
 kill -USR1 "$daemon"
 logged '"event":"job.committed","job":1,"state":"running","segments":[1-9]'
@@ -29,6 +29,7 @@ logged '"event":"config.kept","key":"groups"'
 logged '"event":"config.kept","key":"device-cost"'
 logged '"event":"disk.full"'
 had=$(field "$id" segments)
+open_gate
 sleep 1
 [ "$(field "$id" segments)" -le $((had + 2)) ] || fail "segments go on below the floor"
 echo other >other.txt
@@ -55,7 +56,7 @@ ok "every line of the log is a JSON object"
 [ -f "data/longtake/jobs/$id/video.mp4" ] || fail "no film of job $id"
 printf 'keep-days: 0.00002\n' >settings.yaml
 kill -HUP "$daemon"
-for _ in $(seq 200); do [ ! -e "data/longtake/jobs/$id" ] && break; sleep 0.05; done
+for _ in $(seq 1200); do [ ! -e "data/longtake/jobs/$id" ] && break; sleep 0.05; done
 [ ! -e "data/longtake/jobs/$id" ] || fail "the film of an old job stays"
 longtake status "$id" >out 2>err && fail "an old job stays"
 grep -q "there is no job $id" err || fail "$(cat err)"
@@ -66,7 +67,7 @@ id=$(submit)
 longtake watch "$id" >watched || true
 drain
 start
-for _ in $(seq 200); do [ ! -e "data/longtake/jobs/$id" ] && break; sleep 0.05; done
+for _ in $(seq 1200); do [ ! -e "data/longtake/jobs/$id" ] && break; sleep 0.05; done
 [ ! -e "data/longtake/jobs/$id" ] || fail "films that are too much stay"
 ok "the oldest films go when all are too much"
 drain

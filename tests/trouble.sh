@@ -31,31 +31,36 @@ ok "what comes twice or late is ignored; who says wrong things is replaced"
 
 # two layout classes: a job goes on only where it began, unless it was asked to take any
 rm -rf data && mkdir data
-export FAKE_WORKER=step:20,layout:one
+export FAKE_WORKER=step:2,layout:one,gate:$tmp/gate
+touch gate
 start
 pinned=$(submit) relaxed=$(submit --relax-layout)
 until_segment "$pinned" 2
 longtake pause "$pinned" >/dev/null
 until_segment "$relaxed" 2
 stop
+rm gate
 export FAKE_WORKER=step:2,layout:two
 start
 longtake resume "$pinned" >/dev/null
 completes "$relaxed"
 longtake status "$relaxed" --json | grep -q '"mixed_layouts":true' || fail "nothing is said of two classes: $(longtake status "$relaxed" --json)"
-sleep 0.5
-longtake status "$pinned" --json | grep -q '"waits_for":{"layout":"one"}' || fail "a pinned job: $(longtake status "$pinned" --json)"
+waits() { longtake status "$pinned" --json | grep -q '"waits_for":{"layout":"one"}'; }
+for _ in $(seq 1200); do waits && break; sleep 0.05; done
+waits || fail "a pinned job: $(longtake status "$pinned" --json)"
 stop
 export FAKE_WORKER=step:2,layout:one
 start
 completes "$pinned"
-export FAKE_WORKER=step:20,layout:one
+export FAKE_WORKER=step:2,layout:one,gate:$tmp/gate
 stop
+touch gate
 start
 asked=$(submit)
 until_segment "$asked" 2
 longtake pause "$asked" >/dev/null
 stop
+rm gate
 export FAKE_WORKER=step:2,layout:three
 start
 longtake resume "$asked" --relax-layout >/dev/null
@@ -65,11 +70,13 @@ ok "a job keeps to the layout class that began it"
 
 # the wall clock jumps a day back, while a job renders and before another one comes
 rm -rf data && mkdir data
-export CLOCK_BACK=$tmp/back
+export CLOCK_BACK=$tmp/back FAKE_WORKER=step:2,gate:$tmp/gate
+touch gate
 LD_PRELOAD=$bin/libpowercut.so start --groups 2
 one=$(submit)
 until_segment "$one" 2
 touch back
+rm gate
 two=$(submit)
 completes "$one"
 completes "$two"
