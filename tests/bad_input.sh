@@ -48,7 +48,7 @@ own() { cp --remove-destination "$(readlink -f "$1")" "$1"; } # a file of the fo
 # worker_of, decoder_of: the process that belongs to the job of this folder, once it is there and denoises
 child_of() {
   local i pid parent
-  for i in $(seq 400); do
+  for i in $(seq 1200); do
     for pid in $(pgrep -f "$1" || true); do # no process a candidate: a busy machine has many, and each costs it time
       read -r _ _ _ parent _ 2>/dev/null <"/proc/$pid/stat" || continue
       [ ! "/proc/$parent/cwd" -ef "$PWD" ] || { echo "$pid"; return 0; }
@@ -59,7 +59,7 @@ child_of() {
 }
 worker_of() {
   local i
-  for i in $(seq 400); do grep -q '"stage":"denoise"' "$said" && break; sleep 0.05; done
+  for i in $(seq 1200); do grep -q '"stage":"denoise"' "$said" && break; sleep 0.05; done
   child_of longtake-worker
 }
 decoder_of() { child_of '__media picture'; }

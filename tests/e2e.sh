@@ -119,13 +119,11 @@ check guided.mp4 voice2.wav guided
 "$bin/longtake" render --model model --image "$media/portrait.png" --audio "$tmp/voice.wav" --prompt "A woman is speaking." \
   --seed 3 -o killed.mp4 2>log &
 pid=$!
-for _ in $(seq 200); do
-  worker=$(pgrep -P "$pid" -f longtake-worker || true)
-  [ -n "$worker" ] && break
-  sleep 0.05
+for _ in $(seq 6000); do
+  grep -q "job.open" killed.mp4.longtake/worker.log 2>/dev/null && break
+  sleep 0.01
 done
-[ -n "$worker" ] || fail "no worker was started"
-sleep 0.5
+worker=$(pgrep -P "$pid" -f longtake-worker) || fail "no worker was started"
 kill -9 "$worker"
 wait "$pid" || fail "the render ends after its worker died: $(tail -3 log)"
 cmp -s photo.mp4 killed.mp4 || fail "another worker made other bytes"

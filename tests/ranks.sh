@@ -73,7 +73,7 @@ done
 
 ranks_of() { pgrep -f "longtake-worker --connect ipc://$tmp/" || true; }
 nobody() {
-  for _ in $(seq 50); do
+  for _ in $(seq 600); do
     [ -z "$(ranks_of)" ] && return
     sleep 0.1
   done
@@ -85,14 +85,14 @@ film whole "${long[@]}"
 nobody "a film"
 for victim in rank0 rank2 mpirun longtake; do
   rm -rf killed.mp4 killed.mp4.longtake
-  "$bin/longtake" render "${common[@]}" "${long[@]}" -o killed.mp4 >/dev/null 2>log &
+  "$bin/longtake" render "${common[@]}" "${long[@]}" --json -o killed.mp4 >/dev/null 2>log &
   pid=$!
-  for _ in $(seq 300); do
-    grep -q "job.open" killed.mp4.longtake/worker.log 2>/dev/null && break
-    sleep 0.05
+  for _ in $(seq 3000); do
+    grep -q '"stage":"denoise"' log && break
+    sleep 0.02
   done
-  launcher=$(pgrep -P "$pid" -x mpirun || true)
-  [ -n "$launcher" ] || fail "there is no mpirun to kill"
+  launcher=$(pgrep -P "$pid" -x mpirun) || fail "there is no mpirun to kill"
+  pkill -STOP -P "$launcher" || fail "the ranks were gone before they were killed" # none ends while the victim is looked for
   case $victim in
     rank?) target=$(for p in $(pgrep -P "$launcher"); do
       tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | grep -qx "OMPI_COMM_WORLD_RANK=${victim#rank}" && echo "$p"
@@ -101,6 +101,7 @@ for victim in rank0 rank2 mpirun longtake; do
     longtake) target=$pid ;;
   esac
   kill -9 $target || fail "$victim was gone before it was killed"
+  pkill -CONT -P "$launcher" || true
   rc=0
   wait "$pid" 2>/dev/null || rc=$?
   if [ "$victim" = longtake ]; then
@@ -148,7 +149,7 @@ struck() {
   cp -r model own
   timeout 120 bent/longtake render "${common[@]}" "${brief[@]}" -n 2 --shard off --steps 200 -o struck.mp4 >/dev/null 2>log &
   local pid=$! rc=0
-  for _ in $(seq 1200); do
+  for _ in $(seq 3000); do
     grep -q "job.open" struck.mp4.longtake/worker.log 2>/dev/null && break
     sleep 0.05
   done

@@ -255,7 +255,7 @@ static void random_bytes_never_crash(void **state)
 static int receive(struct chan *c, struct msg *m, struct chan_peer *from)
 {
     struct err e = {0};
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < 60000; i++) {
         int rc = chan_recv(c, m, from, &e);
         if (rc != 0) return rc;
         usleep(1000);

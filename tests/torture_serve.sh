@@ -35,7 +35,7 @@ start() {
   groups=$((RANDOM % 3 + 1))
   "$bin/longtake" serve "${serve[@]}" --groups "$groups" --attempts 1000 2>>log &
   daemon=$!
-  for _ in $(seq 400); do longtake list >/dev/null 2>&1 && return; sleep 0.05; done
+  for _ in $(seq 1200); do longtake list >/dev/null 2>&1 && return; sleep 0.05; done
   fail "the daemon does not start"
 }
 family() { local p; for p in $(pgrep -P "$1" || true); do echo "$p"; family "$p"; done; }
