@@ -384,6 +384,16 @@ static void colour_profiles_are_followed(void **state)
             assert_null(strstr(info.warnings, "profile"));
             source_close(s);
         }
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {                         // the same by their number
+        static const int numbers[][2] = {{12, 13}, {1, 13}, {2, 2}, {22, 13}, {12, 9}}; // the last two are not followed
+        for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++) {
+            memcpy(got, pairs[i].wide, 3);
+            assert_int_equal(profile_named(numbers[k][0], numbers[k][1], got, 1), k < 3);
+            const uint8_t *want = k == 0 ? pairs[i].plain : pairs[i].wide;
+            for (int c = 0; c < 3; c++)
+                if (abs(got[c] - want[c]) > (k ? 0 : 10)) fail_msg("pair %zu, case %zu, %d: %d", i, k, c, got[c]);
+        }
+    }
     // broken ones change nothing and are told
     size_t n = icc_make(icc, p3);
     memcpy(icc + 16, "CMYK", 4);

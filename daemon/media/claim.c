@@ -12,7 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SEGMENTS_MAX = 1000, TRANSFER_UNKNOWN = 2 };
+enum { SEGMENTS_MAX = 1000, BEFORE_PIXELS_MIB = 16 };
 
 static long big_endian(const uint8_t *p, int n)
 {
@@ -52,17 +52,22 @@ bool claim_size(int fd, long *w, long *h)
     return true;
 }
 
-int claim_transfer(int fd)
+int claim_colour(int fd, const char *path, struct claim_colour *c, struct err *e)
 {
     uint8_t b[24];
-    if (pread(fd, b, sizeof b, 0) != (ssize_t)sizeof b || !is_png(b)) return TRANSFER_UNKNOWN;
+    if (pread(fd, b, sizeof b, 0) != (ssize_t)sizeof b || !is_png(b)) return 0;
     off_t at = 8;
-    for (int i = 0; i < SEGMENTS_MAX && pread(fd, b, 12, at) == 12; i++) {
-        if (memcmp(b + 4, "IDAT", 4) == 0) break;
-        if (memcmp(b + 4, "cICP", 4) == 0) return b[9];
-        at += 12 + (off_t)big_endian(b, 4);
+    for (; pread(fd, b, 12, at) == 12 && memcmp(b + 4, "IDAT", 4) != 0; at += 12 + (off_t)big_endian(b, 4)) {
+        if (at > (off_t)BEFORE_PIXELS_MIB << 20)
+            return err_set(e, E_INPUT,
+                           "picture %s has more than %d MiB of other things before its pixels; save it anew, without "
+                           "its notes",
+                           path, BEFORE_PIXELS_MIB);
+        if (memcmp(b + 4, "cICP", 4) != 0) continue;
+        *c = (struct claim_colour){.primaries = b[8], .transfer = b[9]};
+        return 1;
     }
-    return TRANSFER_UNKNOWN;
+    return 0;
 }
 
 bool claim_mp4(int fd)

@@ -3,13 +3,20 @@
 #ifndef DAEMON_MEDIA_CLAIM_H
 #define DAEMON_MEDIA_CLAIM_H
 
+#include "proto/base/err.h"
+
 #include <stdbool.h>
 
 // Width and height from the header of a PNG or JPEG. False: it is neither, or its header does not say.
 bool claim_size(int fd, long *w, long *h);
 
-// The transfer characteristic (ITU-T H.273) that a PNG's chunk cICP names; 2, unspecified, where there is none.
-int claim_transfer(int fd);
+// What a PNG's chunk cICP says, by the numbers of ITU-T H.273.
+struct claim_colour {
+    int primaries, transfer;
+};
+
+// 1: the PNG says so; 0: it does not, or is none. E_INPUT: so much stands before its pixels that nobody looks further.
+int claim_colour(int fd, const char *path, struct claim_colour *c, struct err *e);
 
 // It begins as MP4 and MOV do.
 bool claim_mp4(int fd);

@@ -56,6 +56,8 @@ struct film {
     bool still;
     int32_t matrix[9]; // of a still picture whose decoder tells an orientation in words, or not at all
     bool has_matrix;
+    struct claim_colour colour; // likewise
+    bool has_colour;
     bool locked;      // its packets are encrypted
     int64_t fed[FED]; // times, in the stream's time base, of what the decoder was given and has not given back
     int n_fed;
@@ -391,7 +393,10 @@ static int first_picture(struct film *f, struct err *e)
     if (f->codec->codec_id == AV_CODEC_ID_MJPEG && d && d->nb_components == 4)
         return err_set(e, E_INPUT, "picture %s is in CMYK, the colours of printing; save it as RGB (sRGB) first",
                        f->path);
-    int light = f->codec->codec_id == AV_CODEC_ID_PNG ? claim_transfer(f->fd) : (int)p->color_trc;
+    int rc = f->still ? claim_colour(f->fd, f->path, &f->colour, e) : 0, light = p->color_trc;
+    if (rc < 0) return rc;
+    f->has_colour = rc == 1;
+    if (f->has_colour) light = f->colour.transfer;
     if (light == AVCOL_TRC_SMPTE2084 || light == AVCOL_TRC_ARIB_STD_B67)
         return err_set(e, E_INPUT, "picture %s is HDR (%s), which is not taken; convert it to SDR (BT.709) first",
                        f->path, light == AVCOL_TRC_SMPTE2084 ? "PQ" : "HLG");
@@ -464,6 +469,8 @@ const int32_t *film_matrix(const struct film *f, const AVFrame *frame)
     const uint8_t *track = av_stream_get_side_data(film_stream(f), AV_PKT_DATA_DISPLAYMATRIX, &n);
     return track && n >= 9 * sizeof(int32_t) ? (const int32_t *)(const void *)track : NULL;
 }
+
+const struct claim_colour *film_colour(const struct film *f) { return f->has_colour ? &f->colour : NULL; }
 
 AVRational film_shape(const struct film *f, const AVFrame *frame)
 {

@@ -6,6 +6,7 @@
 #ifndef DAEMON_MEDIA_FILM_H
 #define DAEMON_MEDIA_FILM_H
 
+#include "daemon/media/claim.h"
 #include "proto/base/err.h"
 
 #include <libavutil/frame.h>
@@ -43,6 +44,9 @@ int film_at_index(struct film *f, int64_t i, const AVFrame **out, struct err *e)
 int film_step(struct film *f, bool first, const AVFrame **out, int64_t *us, struct err *e);
 // The display matrix (nine numbers) of the picture's frame or of its track, or NULL.
 const int32_t *film_matrix(const struct film *f, const AVFrame *frame);
+// What a PNG says of its colours in a chunk that its decoder does not know, and that outweighs whatever else it says;
+// or NULL.
+const struct claim_colour *film_colour(const struct film *f);
 // Width to height of a stored pixel; 0:0 when nobody says.
 AVRational film_shape(const struct film *f, const AVFrame *frame);
 

@@ -41,7 +41,10 @@ static int server_upright(struct server *s, const AVFrame *f, struct upright *u,
     const AVDictionaryEntry *gamma = av_dict_get(f->metadata, "gamma", NULL, 0); // PNG: "45455/100000"
     size_t n = (size_t)u->h * (size_t)u->w;
     AVRational g = {0, 1};
-    if (profile)
+    const struct claim_colour *named = film_colour(s->film);
+    if (named)
+        s->odd_profile = !profile_named(named->primaries, named->transfer, u->rgb, n);
+    else if (profile)
         s->odd_profile = !profile_apply(profile->data, profile->size, u->rgb, n);
     else if (gamma && f->color_trc != AVCOL_TRC_IEC61966_2_1 && av_parse_ratio(&g, gamma->value, INT_MAX, 0, NULL) == 0)
         profile_gamma(av_q2d(g), u->rgb, n);

@@ -135,23 +135,84 @@ static bool is_nothing(const struct conversion *c)
     return true;
 }
 
-bool profile_apply(const uint8_t *icc, size_t n_icc, uint8_t *rgb, size_t n)
+static bool convert(const struct conversion *c, uint8_t *rgb, size_t n)
 {
-    struct conversion c;
-    if (!conversion_read(&c, (struct bytes){icc, n_icc})) return false;
-    if (is_nothing(&c)) return true;
+    if (is_nothing(c)) return true;
     uint8_t *coded = malloc(LEVELS);
     if (!coded) return false;
     for (int i = 0; i < LEVELS; i++) coded[i] = (uint8_t)lrint(255 * srgb_coded(i / (double)(LEVELS - 1)));
     for (size_t i = 0; i < n; i++, rgb += 3) {
-        double r = c.linear[0][rgb[0]], g = c.linear[1][rgb[1]], b = c.linear[2][rgb[2]];
+        double r = c->linear[0][rgb[0]], g = c->linear[1][rgb[1]], b = c->linear[2][rgb[2]];
         for (int k = 0; k < 3; k++) {
-            double v = c.matrix[k][0] * r + c.matrix[k][1] * g + c.matrix[k][2] * b;
+            double v = c->matrix[k][0] * r + c->matrix[k][1] * g + c->matrix[k][2] * b;
             rgb[k] = coded[(int)((v < 0 ? 0 : v > 1 ? 1 : v) * (LEVELS - 1) + 0.5)];
         }
     }
     free(coded);
     return true;
+}
+
+bool profile_apply(const uint8_t *icc, size_t n_icc, uint8_t *rgb, size_t n)
+{
+    struct conversion c;
+    return conversion_read(&c, (struct bytes){icc, n_icc}) && convert(&c, rgb, n);
+}
+
+// Light of other primaries under sRGB's own white, as light of sRGB's. What television has had before BT.2020 is within
+// sight of it.
+static const struct {
+    int number;
+    double matrix[3][3];
+} primaries_named[] = {
+    {1, {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}},
+    {2, {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}}, // not said
+    {5, {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}},
+    {6, {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}},
+    {7, {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}}},
+    {9, {{1.660491, -0.587641, -0.072850}, {-0.124550, 1.132900, -0.008349}, {-0.018151, -0.100579, 1.118730}}},
+    {12, {{1.224940, -0.224940, 0}, {-0.042057, 1.042057, 0}, {-0.019638, -0.078636, 1.098274}}}, // Display P3
+};
+
+// The power of light that a value is; 0: sRGB's curve, from which television's differ near black only; -1: not
+// followed.
+static double power_named(int transfer)
+{
+    switch (transfer) {
+    case 4:
+        return 2.2;
+    case 5:
+        return 2.8;
+    case 8:
+        return 1;
+    case 17:
+        return 2.6;
+    case 1:
+    case 2: // not said
+    case 6:
+    case 7:
+    case 11:
+    case 12:
+    case 13:
+    case 14:
+    case 15:
+        return 0;
+    default:
+        return -1;
+    }
+}
+
+bool profile_named(int primaries, int transfer, uint8_t *rgb, size_t n)
+{
+    struct conversion c;
+    double power = power_named(transfer);
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < 256; i++) c.linear[k][i] = power > 0 ? pow(i / 255.0, power) : srgb_linear(i / 255.0);
+    for (size_t i = 0; power >= 0 && i < sizeof primaries_named / sizeof *primaries_named; i++) {
+        if (primaries_named[i].number != primaries) continue;
+        memcpy(c.matrix, primaries_named[i].matrix, sizeof c.matrix);
+        return convert(&c, rgb, n);
+    }
+    return false;
 }
 
 void profile_gamma(double gamma, uint8_t *rgb, size_t n)

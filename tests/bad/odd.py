@@ -4,8 +4,10 @@
   odd.py scans FILE                     a progressive JPEG that ends in its second scan
   odd.py huge|crc FILE                  a PNG whose header claims 30000x30000; one with a broken body
   odd.py turned N IN.jpg FILE           the same JPEG with an EXIF orientation
-  odd.py light N IN.png FILE            the same PNG with a chunk cICP: BT.2020 with transfer N (16 PQ, 18 HLG)
+  odd.py light N IN.png FILE            the same PNG with a chunk cICP: transfer N (16 PQ, 18 HLG), primaries BT.2020
+  odd.py light N IN.png FILE PRIMARIES  or those of that number (1 sRGB, 12 Display P3)
   odd.py gamma N IN.png FILE            the same PNG with a chunk gAMA of N / 100000
+  odd.py notes N BYTES IN.png FILE      the same PNG with N chunks of so many bytes of text before all others
   odd.py wav RATE CHANNELS BYTES FILE   a WAV whose header claims BYTES of samples and holds 6400
   odd.py nan PERCENT FILE [VALUE]       a WAV of floats of which so many are no numbers, or that VALUE
   odd.py zero FROM TO IN FILE           the same bytes with zeros from one fraction to another
@@ -84,14 +86,19 @@ def turned(orientation, source, path):
     put(path, data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
 
 
-def light(transfer, source, path):
+def light(transfer, source, path, primaries=9):
     data = open(source, "rb").read()
-    put(path, data[:33] + chunk(b"cICP", bytes([9, int(transfer), 0, 1])) + data[33:])
+    put(path, data[:33] + chunk(b"cICP", bytes([int(primaries), int(transfer), 0, 1])) + data[33:])
 
 
 def gamma(n, source, path):
     data = open(source, "rb").read()
     put(path, data[:33] + chunk(b"gAMA", struct.pack(">I", int(n))) + data[33:])
+
+
+def notes(n, size, source, path):
+    data = open(source, "rb").read()
+    put(path, data[:33] + chunk(b"tEXt", b"note\0" + bytes(int(size))) * int(n) + data[33:])
 
 
 def wav(rate, channels, size, path):
