@@ -16,7 +16,11 @@ int json_parse(json_t **out, const char *what, const void *text, size_t n, struc
     json_error_t j;
     *out = json_loadb(p, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &j);
     if (*out) return 0;
-    bool spelt = json_error_code(&j) == json_error_invalid_utf8;
+    enum json_error_code why = json_error_code(&j);
+    bool spelt = why == json_error_invalid_utf8;
+    if (why == json_error_null_character || why == json_error_null_byte_in_key)
+        return err_set(e, E_INPUT, "%s: line %d: a text holds the character \\u0000, which ends texts; leave it out",
+                       what, j.line);
     return err_set(e, E_INPUT, "%s is not valid JSON: line %d, column %d: %s%s", what, j.line, j.column, j.text,
                    spelt ? "; save it as UTF-8" : "");
 }

@@ -23,21 +23,44 @@ static int unknown_key(const char *what, const char *key, struct err *e)
     return e ? err_wrap(e, "%s", what) : rc;
 }
 
-static int take_scalar(struct spec *s, const char *what, const char *key, const json_t *v, struct err *e)
+// What words and names of files are written as; a number or a truth in their place is a text whose quotes were
+// forgotten, or another key's value.
+static bool wants_text(const char *key)
 {
-    char from[256], number[64];
-    const char *text = number;
-    snprintf(from, sizeof from, "%s: %s", what, key);
+    static const char *const words[] = {"TEXT", "FILE", "FILE...", "DIR", "STEM"};
+    const struct opt *o = opt_find(spec_table(), key);
+    for (size_t i = 0; o && o->value && i < sizeof words / sizeof *words; i++)
+        if (strcmp(o->value, words[i]) == 0) return true;
+    return false;
+}
+
+static int refuse_kind(const char *from, const char *key, const json_t *v, struct err *e)
+{
+    if (json_is_null(v)) return err_set(e, E_INPUT, "%s has no value; give it one, or leave it out", from);
+    if (json_is_array(v) || json_is_object(v)) return err_set(e, E_INPUT, "%s wants one value, not a list", from);
+    char *text = json_dumps(v, JSON_ENCODE_ANY);
+    BUG_IF(!text, "no memory for a value of %s", key);
+    err_set(e, E_INPUT, "%s: %s is no text; put it in quotes", from, text);
+    free(text);
+    return E_INPUT;
+}
+
+// `said` is the key as it stands in the file.
+static int take_scalar(struct spec *s, const char *what, const char *said, const char *key, const json_t *v,
+                       struct err *e)
+{
+    char number[64];
+    const char *text = number, *from = arena_printf(&s->arena, "%s: %s", what, said);
+    bool scalar = json_is_string(v) || json_is_number(v) || json_is_boolean(v);
+    if (!scalar || (!json_is_string(v) && wants_text(key))) return refuse_kind(from, key, v, e);
     if (json_is_string(v))
         text = json_string_value(v);
     else if (json_is_integer(v))
         snprintf(number, sizeof number, "%lld", (long long)json_integer_value(v));
     else if (json_is_real(v))
         snprintf(number, sizeof number, "%.17g", json_real_value(v));
-    else if (json_is_boolean(v))
-        text = json_is_true(v) ? "yes" : "no";
     else
-        return err_set(e, E_INPUT, "%s wants one value", from);
+        text = json_is_true(v) ? "yes" : "no";
     return spec_set(s, "key", from, key, text, e);
 }
 
@@ -54,8 +77,7 @@ static int take_audio(struct spec *s, const char *what, const json_t *v, struct 
             return err_set(e, E_INPUT, "%s: cond_audio has '%s'; it knows person1 and person2", what, name);
         if (!json_is_string(path))
             return err_set(e, E_INPUT, "%s: cond_audio.%s wants a path, or \"None\" for a silent speaker", what, name);
-        char from[256];
-        snprintf(from, sizeof from, "%s: %s", what, first ? "audio" : "audio2");
+        const char *from = arena_printf(&s->arena, "%s: cond_audio.%s", what, name);
         if (spec_set(s, "key", from, first ? "audio" : "audio2", json_string_value(path), e) < 0) return E_INPUT;
     }
     if (!json_object_get(v, "person1")) return err_set(e, E_INPUT, "%s: cond_audio lacks person1", what);
@@ -100,7 +122,8 @@ static int take_masks(struct spec *s, const char *what, const json_t *v, struct 
     json_object_foreach((json_t *)v, name, path)
     {
         if (!json_is_string(path)) return err_set(e, E_INPUT, "%s: mask_files.%s wants a path", what, name);
-        s->region[i++].mask = arena_strdup(&s->arena, json_string_value(path));
+        const char *from = arena_printf(&s->arena, "%s: mask_files.%s", what, name);
+        if (spec_set(s, "key", from, i++ ? "mask2" : "mask1", json_string_value(path), e) < 0) return E_INPUT;
     }
     return 0;
 }
@@ -108,7 +131,7 @@ static int take_masks(struct spec *s, const char *what, const json_t *v, struct 
 static int take_list(struct spec *s, const char *what, const char *key, const json_t *v, struct err *e)
 {
     for (size_t i = 0; i < json_array_size(v); i++)
-        if (take_scalar(s, what, key, json_array_get(v, i), e) < 0) return E_INPUT;
+        if (take_scalar(s, what, key, key, json_array_get(v, i), e) < 0) return E_INPUT;
     return 0;
 }
 
@@ -120,7 +143,7 @@ static int take_key(struct spec *s, const char *what, const char *key, const jso
     if (strcmp(key, "mask_files") == 0) return take_masks(s, what, v, e);
     if (strcmp(key, "cond_video") == 0 || strcmp(key, "cond_image") == 0) {
         if (s->image) return err_set(e, E_INPUT, "%s: cond_video and cond_image are both given; leave one out", what);
-        return take_scalar(s, what, "image", v, e);
+        return take_scalar(s, what, key, "image", v, e);
     }
     if (strcmp(key, "video_audio") == 0) return 0; // written back by the published program, not input
     if (strcmp(key, "tts_audio") == 0)
@@ -130,7 +153,7 @@ static int take_key(struct spec *s, const char *what, const char *key, const jso
                        what);
     if (!opt_find(spec_table(), key)) return unknown_key(what, key, e);
     if (json_is_array(v) && strncmp(key, "lora", 4) == 0) return take_list(s, what, key, v, e);
-    return take_scalar(s, what, key, v, e);
+    return take_scalar(s, what, key, key, v, e);
 }
 
 int spec_read_tree(struct spec *s, const char *what, const json_t *tree, struct err *e)

@@ -44,6 +44,23 @@ static void err_cuts_long_sentences(void **state)
     assert_int_equal(strlen(e.text), sizeof e.text - 1);
     err_wrap(&e, "outer");
     assert_int_equal(strncmp(e.text, "outer: zzz", 10), 0);
+    // the end stays, as the way out, whatever comes before it; no letter is cut in two
+    for (size_t n = 900; n < 1100; n++) {
+        for (size_t i = 0; i < n; i++) long_text[i] = "\xc3\xa4"[i % 2];
+        long_text[n / 2 * 2] = 0;
+        err_set(&e, E_INPUT, "picture %s is empty", long_text);
+        err_way(&e, "copy it again");
+        err_wrap(&e, "job 7");
+        assert_int_equal(strncmp(e.text, "job 7: picture \xc3\xa4", 17), 0);
+        const char *end = " is empty; copy it again", *at = e.text + strlen("job 7: picture ");
+        size_t length = strlen(e.text), letters = length - strlen(end);
+        assert_true(length < sizeof e.text);
+        assert_string_equal(e.text + letters, end);
+        while (at < e.text + letters) {
+            assert_true(*at == '.' || strncmp(at, "\xc3\xa4", 2) == 0);
+            at += *at == '.' ? 1 : 2;
+        }
+    }
 }
 
 static void arena_gives_and_takes_back(void **state)

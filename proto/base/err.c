@@ -2,6 +2,7 @@
 #include "proto/base/err.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,14 +14,38 @@ static void one_line(char *text)
         if (*c < 0x20 || *c == 0x7f) *c = ' ';
 }
 
+static bool is_inside(char c) { return ((unsigned char)c & 0xc0) == 0x80; } // of a letter in UTF-8
+
+// Of a longer sentence, half the room from its begin and half from its end.
+static void fit(struct err *e, const char *whole)
+{
+    static const char gap[] = "...";
+    size_t n = strlen(whole), room = sizeof e->text - 1, head = n, tail = n;
+    if (n > room) {
+        head = room / 2;
+        tail = n - (room - head - strlen(gap));
+        while (head > 0 && is_inside(whole[head])) head--;
+        while (is_inside(whole[tail])) tail++;
+    }
+    snprintf(e->text, sizeof e->text, "%.*s%s%s", (int)head, whole, n > room ? gap : "", whole + tail);
+    one_line(e->text);
+}
+
+static void set(struct err *e, const char *fmt, va_list ap)
+{
+    char *whole = NULL;
+    BUG_IF(vasprintf(&whole, fmt, ap) < 0, "no memory for a sentence");
+    fit(e, whole);
+    free(whole);
+}
+
 int err_set(struct err *e, int code, const char *fmt, ...)
 {
     if (!e) return code;
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(e->text, sizeof e->text, fmt, ap);
+    set(e, fmt, ap);
     va_end(ap);
-    one_line(e->text);
     e->code = code;
     return code;
 }
@@ -28,23 +53,21 @@ int err_set(struct err *e, int code, const char *fmt, ...)
 int err_wrap(struct err *e, const char *fmt, ...)
 {
     if (!e) return E_FATAL;
-    char inner[sizeof e->text];
-    memcpy(inner, e->text, sizeof inner);
+    struct err inner = *e;
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(e->text, sizeof e->text, fmt, ap);
+    set(e, fmt, ap);
     va_end(ap);
-    if (n >= 0 && (size_t)n < sizeof e->text) snprintf(e->text + n, sizeof e->text - (size_t)n, ": %s", inner);
-    return e->code;
+    struct err outer = *e;
+    return err_set(e, inner.code, "%s: %s", outer.text, inner.text);
 }
 
 int err_way(struct err *e, const char *way)
 {
     if (!e) return E_INPUT;
     if (e->code != E_INPUT || strchr(e->text, ';')) return e->code;
-    size_t n = strlen(e->text), most = sizeof e->text - strlen(way) - 3;
-    snprintf(e->text + (n < most ? n : most), strlen(way) + 3, "; %s", way);
-    return e->code;
+    struct err was = *e;
+    return err_set(e, was.code, "%s; %s", was.text, way);
 }
 
 const char *err_name(int code)

@@ -3,6 +3,8 @@
 // A fallible function returns 0 or a negative E_ code, and takes a `struct err *` as its last parameter. On success the
 // struct is not touched, so calls chain. On failure it holds one sentence that names the thing, the value and the way
 // out. The code names the remedy, not the cause. Pass NULL when only the code matters.
+//
+// A sentence that is too long, mostly by the name of a file in it, gives up its middle: thing and way out stay.
 #ifndef PROTO_BASE_ERR_H
 #define PROTO_BASE_ERR_H
 
@@ -25,8 +27,7 @@ int err_set(struct err *e, int code, const char *fmt, ...) __attribute__((format
 // Puts "<prefix>: " before the sentence that `e` holds, keeps its code and returns it. For one wrap per layer.
 int err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-// Puts "; <way>" behind the sentence of a wrong input that has no way out yet, and returns its code. A sentence that is
-// too long gives up its end, not the way.
+// Puts "; <way>" behind the sentence of a wrong input that has no way out yet, and returns its code.
 int err_way(struct err *e, const char *way);
 
 // "input", "busy", "lost", "fatal", "ok".

@@ -107,12 +107,22 @@ static int parse_name(const struct opt *o, const char *from, const char *text, i
     return err_set(e, E_INPUT, "%s: '%s' is none of: %s", from, text, list);
 }
 
+// A name that is empty is one that was forgotten, often a variable of the shell.
+static int check_name(const struct opt *o, const char *from, const char *text, struct err *e)
+{
+    bool file = o->value && (strncmp(o->value, "FILE", 4) == 0 || strcmp(o->value, "STEM") == 0);
+    bool folder = o->value && strcmp(o->value, "DIR") == 0;
+    if (*text || (!file && !folder)) return 0;
+    return err_set(e, E_INPUT, "%s is an empty name; name a %s, or leave it out", from, file ? "file" : "folder");
+}
+
 int opt_set(const struct opt *o, void *base, struct arena *a, const char *from, const char *text, struct err *e)
 {
     void *field = (char *)base + o->offset;
-    int rc = 0;
+    int rc = check_name(o, from, text, e);
     int64_t whole;
     double real;
+    if (rc < 0) return rc;
     switch (o->type) {
     case OPT_TEXT:
         *(const char **)field = arena_strdup(a, text);
