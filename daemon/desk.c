@@ -157,7 +157,9 @@ static int fetch(struct desk *d, struct service *s, const struct asker *to, stru
     if (rc < 0) return rc;
     ssize_t n = pread(fd, d->piece, sizeof d->piece, (off_t)offset);
     close(fd);
-    if (n < 0) return err_set(e, E_FATAL, "the film of job %llu cannot be read", (unsigned long long)d->in.job);
+    if (n < 0)
+        return err_set(e, E_FATAL, "the film of job %llu cannot be read; look at the disk of the store",
+                       (unsigned long long)d->in.job);
     struct msg *m = answer(d, d->in.job);
     m->answer.offset = offset;
     m->answer.total = total;

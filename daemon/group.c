@@ -87,7 +87,10 @@ static int socket_open(struct group *g, struct loop *l, struct err *e)
     if (!mkdtemp(g->folder)) { // mode 0700
         int why = errno;
         g->folder[0] = 0;
-        return err_set(e, E_FATAL, "cannot make a folder in %s for the worker's socket: %s", base, strerror(why));
+        return err_set(e, E_FATAL,
+                       "cannot make a folder in %s for the worker's socket: %s; free some there, or name another place "
+                       "in XDG_RUNTIME_DIR",
+                       base, strerror(why));
     }
     snprintf(g->socket, sizeof g->socket, "%s/socket", g->folder);
     snprintf(endpoint, sizeof endpoint, "ipc://%s", g->socket);
@@ -110,7 +113,8 @@ static int process_start(struct group *g, struct loop *l, const struct group_opt
     int log = -1, rc = launch_arguments(argv, &a, &how, e);
     snprintf(g->log, sizeof g->log, "%s", o->log);
     if (rc >= 0 && (log = open(o->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600)) < 0)
-        rc = err_set(e, E_FATAL, "cannot write the worker's log %s: %s", o->log, strerror(errno));
+        rc = err_set(e, E_FATAL, "cannot write the worker's log %s: %s; give yourself the right to write there", o->log,
+                     strerror(errno));
     if (rc >= 0) rc = loop_spawn(&g->child, l, argv, log, e);
     if (log >= 0) close(log);
     arena_free(&a);

@@ -69,7 +69,8 @@ int loop_new(struct loop **out, void (*turn)(void *ctx), void *ctx, struct err *
     int rc = uv_loop_init(&l->uv);
     if (rc < 0) {
         free(l);
-        return err_set(e, E_FATAL, "cannot make an event loop: %s", uv_strerror(rc));
+        return err_set(e, E_FATAL, "cannot make an event loop: %s; raise the limit of open files (ulimit -n)",
+                       uv_strerror(rc));
     }
     l->turn = turn;
     l->ctx = ctx;
@@ -192,7 +193,8 @@ int loop_spawn(struct loop_child **out, struct loop *l, char *const *argv, int l
     int rc = uv_spawn(&l->uv, &c->process, &o);
     if (rc < 0) {
         uv_close((uv_handle_t *)&c->process, handle_free);
-        return err_set(e, E_FATAL, "cannot start %s: %s", argv[0], uv_strerror(rc));
+        return err_set(e, E_FATAL, "cannot start %s: %s; try again when the machine has less to do", argv[0],
+                       uv_strerror(rc));
     }
     *out = c;
     return 0;

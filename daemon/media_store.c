@@ -26,7 +26,8 @@ int media_store_open(struct media_store **out, const char *folder, int64_t most,
     m->most = most;
     snprintf(m->folder, sizeof m->folder, "%s/media", folder);
     if (mkdir(m->folder, 0700) < 0 && errno != EEXIST) {
-        int rc = err_set(e, E_FATAL, "cannot make the folder %s: %s", m->folder, strerror(errno));
+        int rc = err_set(e, E_FATAL, "cannot make the folder %s: %s; choose another place with --store", m->folder,
+                         strerror(errno));
         free(m);
         return rc;
     }
@@ -74,7 +75,7 @@ static int complete(const struct media_store *m, int fd, const char *part, const
     }
     int folder = open(m->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (rc >= 0 && (fsync(fd) < 0 || rename(part, whole) < 0 || folder < 0 || fsync(folder) < 0))
-        rc = err_set(e, E_FATAL, "cannot keep %s: %s", whole, strerror(errno));
+        rc = err_set(e, E_FATAL, "cannot keep %s: %s; look at the disk of the store", whole, strerror(errno));
     if (folder >= 0) close(folder);
     return rc;
 }
@@ -96,7 +97,7 @@ int media_store_put(struct media_store *m, const uint8_t hash[32], uint64_t offs
     if (n == 0 || offset != *have || *have + n > total) return 0;
     int fd = open(part, O_RDWR | O_CREAT | O_CLOEXEC, 0600), rc = 0;
     if (fd < 0 || write_all(fd, data, n, offset) < 0)
-        rc = err_set(e, E_FATAL, "cannot keep the file %s: %s", part, strerror(errno));
+        rc = err_set(e, E_FATAL, "cannot keep the file %s: %s; look at the disk of the store", part, strerror(errno));
     else {
         *have += n;
         if (*have == total) rc = complete(m, fd, part, whole, name, e);

@@ -153,7 +153,7 @@ static int take_up(struct service *s, uint64_t id, int64_t since_ms, struct err 
     job_folder(s, id, folder, sizeof folder);
     film_path(s, id, film, sizeof film);
     if (mkdir(folder, 0700) < 0 && errno != EEXIST)
-        return err_set(e, E_FATAL, "cannot make the folder %s: %s", folder, strerror(errno));
+        return err_set(e, E_FATAL, "cannot make the folder %s: %s; choose another place", folder, strerror(errno));
     char jobs[PATH_SIZE];
     snprintf(jobs, sizeof jobs, "%s/jobs", s->folder);
     names_sync(jobs); // or a piece in the folder could be lost with it
@@ -223,7 +223,7 @@ static int folders_make(struct service *s, struct err *e)
     char path[PATH_SIZE];
     snprintf(path, sizeof path, "%s/jobs", s->folder);
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
-        return err_set(e, E_FATAL, "cannot make the folder %s: %s", path, strerror(errno));
+        return err_set(e, E_FATAL, "cannot make the folder %s: %s; choose another place", path, strerror(errno));
     int rc = media_store_open(&s->media, s->folder, s->o.upload_max, e);
     names_sync(s->folder);
     return rc;
@@ -572,7 +572,8 @@ int service_film(struct service *s, uint64_t id, int *fd, uint64_t *total, struc
     film_path(s, id, film, sizeof film);
     *fd = open(film, O_RDONLY | O_CLOEXEC);
     if (*fd < 0 || fstat(*fd, &st) < 0)
-        return err_set(e, E_FATAL, "cannot read the film %s: %s", film, strerror(errno));
+        return err_set(e, E_FATAL, "cannot read the film %s: %s; look at that disk, and retry the job if it is gone",
+                       film, strerror(errno));
     *total = (uint64_t)st.st_size;
     return 0;
 }

@@ -71,7 +71,9 @@ static int keys_set(struct chan *c, const struct chan_options *o, struct err *e)
         zmq_setsockopt(c->socket, ZMQ_CURVE_SERVERKEY, o->server, CHAN_KEY_BYTES);
     int rc = zmq_setsockopt(c->socket, ZMQ_CURVE_PUBLICKEY, o->own->open, CHAN_KEY_BYTES);
     if (rc >= 0) rc = zmq_setsockopt(c->socket, ZMQ_CURVE_SECRETKEY, o->own->secret, CHAN_KEY_BYTES);
-    return rc < 0 ? err_set(e, E_FATAL, "cannot use the key %s: %s", o->own->name, zmq_strerror(errno)) : 0;
+    return rc < 0 ? err_set(e, E_FATAL, "cannot use the key %s: %s; make another with longtake keygen", o->own->name,
+                            zmq_strerror(errno))
+                  : 0;
 }
 
 static void monitor_open(struct chan *c)
@@ -91,7 +93,9 @@ static int chan_new(struct chan **out, int type, const char *endpoint, const str
     snprintf(c->endpoint, sizeof c->endpoint, "%s", endpoint);
     c->context = zmq_ctx_new();
     c->socket = c->context ? zmq_socket(c->context, type) : NULL;
-    int rc = c->socket ? 0 : err_set(e, E_FATAL, "cannot make a socket: %s", zmq_strerror(errno));
+    int rc = c->socket ? 0
+                       : err_set(e, E_FATAL, "cannot make a socket: %s; raise the limit of open files (ulimit -n)",
+                                 zmq_strerror(errno));
     if (rc >= 0) settings(c, o);
     if (rc >= 0) rc = keys_set(c, o, e);
     if (rc >= 0 && !c->router) monitor_open(c);

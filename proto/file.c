@@ -27,7 +27,7 @@ int file_text(char **out, size_t *n, const char *path, size_t max, struct err *e
     else if (!(text = malloc((size_t)st.st_size + 1)))
         rc = err_set(e, E_FATAL, "no memory to read %s", path);
     else if (fread(text, 1, (size_t)st.st_size, f) != (size_t)st.st_size)
-        rc = err_set(e, E_INPUT, "cannot read %s to its end", path);
+        rc = err_set(e, E_INPUT, "cannot read %s to its end; copy it again", path);
     fclose(f);
     if (rc < 0) {
         free(text);

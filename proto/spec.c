@@ -530,7 +530,8 @@ static int resolve_seed(struct spec *s, struct err *e)
 {
     if (s->r.seed >= 0) return 0;
     uint32_t v;
-    if (getrandom(&v, sizeof v, 0) != sizeof v) return err_set(e, E_FATAL, "no random seed to be had");
+    if (getrandom(&v, sizeof v, 0) != sizeof v)
+        return err_set(e, E_FATAL, "this machine gives no random seed; name one with --seed");
     s->r.seed = v % 100000000;
     return 0;
 }

@@ -63,7 +63,10 @@ static int rows_write(const struct voice_rows *v, const float *rows, int64_t at,
     int64_t left = n * row_bytes, offset = at * row_bytes;
     while (left > 0) {
         ssize_t wrote = pwrite(v->fd, p, (size_t)left, offset);
-        if (wrote <= 0) return err_set(e, E_FATAL, "cannot write voice features to disk: %s", strerror(errno));
+        if (wrote <= 0)
+            return err_set(e, E_FATAL,
+                           "cannot write voice features to disk: %s; free some, or name another folder with --cache",
+                           strerror(errno));
         p += wrote;
         offset += wrote;
         left -= wrote;
@@ -74,7 +77,8 @@ static int rows_write(const struct voice_rows *v, const float *rows, int64_t at,
 static int row_read(const struct voice_rows *v, void *dst, int64_t at, int64_t row_bytes, struct err *e)
 {
     if (pread(v->fd, dst, (size_t)row_bytes, at * row_bytes) == row_bytes) return 0;
-    return err_set(e, E_FATAL, "cannot read voice features from disk: %s", strerror(errno));
+    return err_set(e, E_FATAL, "cannot read voice features from disk: %s; look at the disk of --cache",
+                   strerror(errno));
 }
 
 // ---- making rows

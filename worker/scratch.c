@@ -15,7 +15,9 @@ int scratch_open(const char *dir, const char *what, struct err *e)
     char path[4096];
     snprintf(path, sizeof path, "%s/scratchXXXXXX", dir);
     fd = mkostemp(path, O_CLOEXEC);
-    if (fd < 0) return err_set(e, E_FATAL, "cannot keep %s in %s: %s", what, dir, strerror(errno));
+    if (fd < 0)
+        return err_set(e, E_FATAL, "cannot keep %s in %s: %s; name another folder with --cache", what, dir,
+                       strerror(errno));
     unlink(path);
     return fd;
 }

@@ -70,7 +70,10 @@ int voice_file_put(struct voice_file *v, int speaker, int64_t offset_bytes, cons
     while (n > 0) {
         ssize_t wrote = pwrite(v->fd, from, n, p->first + p->have);
         if (wrote < 0 && errno == EINTR) continue;
-        if (wrote <= 0) return err_set(e, E_FATAL, "cannot keep the voice on disk: %s", strerror(errno));
+        if (wrote <= 0)
+            return err_set(e, E_FATAL,
+                           "cannot keep the voice on disk: %s; free some, or name another folder with --cache",
+                           strerror(errno));
         from += wrote;
         n -= (size_t)wrote;
         p->have += wrote;
@@ -112,7 +115,8 @@ int voice_file_check(const struct voice_file *v, const uint8_t hash[HASH_BYTES],
     voice_hash_init(&h, v->n_speakers, n_samples);
     for (int64_t at = 0; at < end; at += CHECK_BYTES) {
         size_t n = end - at < CHECK_BYTES ? (size_t)(end - at) : CHECK_BYTES;
-        if (!read_whole(v->fd, buf, n, at)) return err_set(e, E_FATAL, "cannot read the voice back from disk");
+        if (!read_whole(v->fd, buf, n, at))
+            return err_set(e, E_FATAL, "cannot read the voice back from disk; look at the disk of --cache");
         hash_update(&h, buf, n);
     }
     hash_final(&h, found);
@@ -139,5 +143,7 @@ struct track voice_file_track(struct voice_file *v, int speaker)
 
 int voice_file_fault(const struct voice_file *v, struct err *e)
 {
-    return v->fault ? err_set(e, E_FATAL, "cannot read the voice back from disk: %s", strerror(v->fault)) : 0;
+    return v->fault ? err_set(e, E_FATAL, "cannot read the voice back from disk: %s; look at the disk of --cache",
+                              strerror(v->fault))
+                    : 0;
 }

@@ -124,7 +124,8 @@ static void show_notices(struct client *c, const json_t *o)
 int client_show(struct client *c, const char **status, struct err *e)
 {
     json_t *o = NULL;
-    if (c->in.n_bulk < 1) return err_set(e, E_FATAL, "the daemon gave an empty answer");
+    if (c->in.n_bulk < 1)
+        return err_set(e, E_FATAL, "the daemon gave an empty answer; install the same version of both");
     int rc = json_parse(&o, "the answer", c->in.bulk[0].data, c->in.bulk[0].n, e);
     if (rc < 0) return rc;
     if (c->json)

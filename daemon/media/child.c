@@ -114,7 +114,8 @@ int child_start(struct child **out, const char *self, const char *verb, const ch
     c->pid = 0;
     child_kill(c);
     *out = NULL;
-    return err_set(e, E_FATAL, "cannot start %s to decode: %s", self, strerror(rc));
+    return err_set(e, E_FATAL, "cannot start %s to decode: %s; try again when the machine has less to do", self,
+                   strerror(rc));
 }
 
 static void child_free(struct child *c)
@@ -169,7 +170,8 @@ static int child_fate(struct child *c, struct err *e)
         return err_set(e, E_INPUT, "%s: the decoder crashed on it (%s); convert it with another program first",
                        c->subject, strsignal(WTERMSIG(status)));
     if (WEXITSTATUS(status) != 0)
-        return err_set(e, E_FATAL, "%s: the decoder did not run (status %d)", c->subject, WEXITSTATUS(status));
+        return err_set(e, E_FATAL, "%s: the decoder did not run (status %d); try again, and look at longtake doctor",
+                       c->subject, WEXITSTATUS(status));
     return 0;
 }
 
@@ -179,7 +181,7 @@ int child_read(struct child *c, void *data, size_t n, struct err *e)
     if (errno == ETIMEDOUT)
         return err_set(e, E_INPUT, "%s: the decoder is stuck on it; convert it with another program first", c->subject);
     int rc = child_fate(c, e);
-    return rc < 0 ? rc : err_set(e, E_FATAL, "%s: the decoder said too little", c->subject);
+    return rc < 0 ? rc : err_set(e, E_FATAL, "%s: the decoder said too little; try again", c->subject);
 }
 
 int child_ask(struct child *c, const void *data, size_t n, struct err *e)
@@ -189,7 +191,7 @@ int child_ask(struct child *c, const void *data, size_t n, struct err *e)
         if (put < 0 && errno == EINTR) continue;
         if (put <= 0) {
             int rc = child_fate(c, e);
-            return rc < 0 ? rc : err_set(e, E_FATAL, "%s: the decoder ended too soon", c->subject);
+            return rc < 0 ? rc : err_set(e, E_FATAL, "%s: the decoder ended too soon; try again", c->subject);
         }
         p += put;
         n -= (size_t)put;

@@ -94,11 +94,13 @@ static int kept_read(struct growing *g, const char *path, int64_t keep, struct e
 static int file_open(struct growing *g, const char *path, int64_t keep, struct err *e)
 {
     g->fd = open(path, O_RDWR | O_CLOEXEC | (keep > 0 ? 0 : O_CREAT | O_TRUNC), 0600);
-    if (g->fd < 0) return err_set(e, E_FATAL, "%s: cannot create: %s", path, strerror(errno));
+    if (g->fd < 0)
+        return err_set(e, E_FATAL, "%s: cannot create: %s; choose another place with -o", path, strerror(errno));
     int rc = kept_read(g, path, keep, e);
     if (rc < 0) return rc;
     if (ftruncate(g->fd, keep) < 0 || lseek(g->fd, keep, SEEK_SET) < 0)
-        return err_set(e, E_FATAL, "%s: cannot cut off after %lld bytes: %s", path, (long long)keep, strerror(errno));
+        return err_set(e, E_FATAL, "%s: cannot cut off after %lld bytes: %s; look at that disk", path, (long long)keep,
+                       strerror(errno));
     return 0;
 }
 

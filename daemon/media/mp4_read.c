@@ -53,7 +53,9 @@ static int read_at(const struct mp4_film *f, int64_t at, void *to, size_t n, str
     for (size_t done = 0; done < n;) {
         ssize_t got = pread(f->fd, (uint8_t *)to + done, n - done, (off_t)(at + (int64_t)done));
         if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return err_set(e, E_FATAL, "%s: cannot read back: %s", f->path, strerror(errno));
+        if (got < 0)
+            return err_set(e, E_FATAL, "%s: cannot read back: %s; look at that disk, then give the same command again",
+                           f->path, strerror(errno));
         if (got == 0) return damaged(f, at, "it ends early", e);
         done += (size_t)got;
     }
@@ -178,7 +180,8 @@ int mp4_open(struct mp4_film *f, const char *path, struct err *e)
     *f = (struct mp4_film){.path = path, .fd = open(path, O_RDONLY | O_CLOEXEC)};
     struct stat st;
     if (f->fd < 0 || fstat(f->fd, &st) < 0)
-        return err_set(e, E_FATAL, "%s: cannot read back: %s", path, strerror(errno));
+        return err_set(e, E_FATAL, "%s: cannot read back: %s; look at that disk, then give the same command again",
+                       path, strerror(errno));
     f->n = st.st_size;
     struct box ftyp, moov;
     int rc = box_read(f, 0, f->n, &ftyp, e);

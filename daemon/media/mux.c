@@ -348,7 +348,8 @@ int mux_finish(struct mux *m, const char *final_path, struct err *e)
     const char *container = strcasecmp(strrchr(final_path, '.'), ".mov") ? "mp4" : "mov";
     rc = remux_faststart(m->o.path, whole, container, m->o.n_frames, m->o.n_audio, e);
     if (rc >= 0 && rename(whole, final_path) < 0)
-        rc = err_set(e, E_FATAL, "cannot name the finished film %s: %s", final_path, strerror(errno));
+        rc = err_set(e, E_FATAL, "cannot name the finished film %s: %s; mend that, then give the same command again",
+                     final_path, strerror(errno));
     int synced = rc < 0 ? 0 : growing_sync_folder(final_path); // before the growing file goes
     if (synced < 0) return mux_fail(m, synced, "cannot sync its folder", e);
     if (rc < 0) {

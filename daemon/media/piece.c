@@ -125,7 +125,9 @@ static int encode(struct piece *p, const AVFrame *picture, struct err *e)
         packet_add(p, p->packet->pts, p->packet->flags & AV_PKT_FLAG_KEY, p->packet->data, (size_t)p->packet->size);
         av_packet_unref(p->packet);
     }
-    return rc == AVERROR(EAGAIN) || rc == AVERROR_EOF ? 0 : err_set(e, E_FATAL, "x264 stopped with code %d", rc);
+    return rc == AVERROR(EAGAIN) || rc == AVERROR_EOF
+               ? 0
+               : err_set(e, E_FATAL, "x264 stopped with code %d; take another --preset or a smaller --size", rc);
 }
 
 static struct piece *piece_new(void)

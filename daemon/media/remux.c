@@ -39,8 +39,8 @@ static int copy_now(struct remux *r, struct err *e)
         ssize_t got = pread(r->film.fd, r->copy, n, (off_t)r->from);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0)
-            return err_set(e, E_FATAL, "%s: cannot read back: %s", r->film.path,
-                           got < 0 ? strerror(errno) : "it shrank");
+            return err_set(e, E_FATAL, "%s: cannot read back: %s; look at that disk, then give the same command again",
+                           r->film.path, got < 0 ? strerror(errno) : "it shrank");
         int rc = mp4_write_at(r->fd, r->to, r->at, r->copy, (size_t)got, e);
         if (rc < 0) return rc;
         r->from += got;
@@ -113,8 +113,13 @@ static int film_write(struct remux *r, struct err *e)
     if (rc < 0) return rc;
     for (int i = 0; i < MP4_TRACKS; i++)
         if (!totals_equal(&r->count.c[i].total, &r->fill.c[i].total))
-            return err_set(e, E_FATAL, "%s changed while it was copied", r->film.path);
-    return fsync(r->fd) < 0 ? err_set(e, E_FATAL, "%s: cannot sync: %s", r->to, strerror(errno)) : 0;
+            return err_set(e, E_FATAL,
+                           "%s changed while it was copied; leave it alone, and give the same command again",
+                           r->film.path);
+    return fsync(r->fd) < 0
+               ? err_set(e, E_FATAL, "%s: cannot sync: %s; look at that disk, then give the same command again", r->to,
+                         strerror(errno))
+               : 0;
 }
 
 int remux_faststart(const char *from, const char *to, const char *container, int64_t n_frames, int64_t n_audio,
@@ -133,10 +138,12 @@ int remux_faststart(const char *from, const char *to, const char *container, int
     if (rc >= 0) rc = mp4_head_build(&r->head, &r->film, &r->count, strcmp(container, "mov") == 0, e);
     if (rc < 0) goto out;
     r->fd = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    rc = r->fd < 0 ? err_set(e, E_FATAL, "%s: cannot create: %s", to, strerror(errno)) : film_write(r, e);
+    rc = r->fd < 0 ? err_set(e, E_FATAL, "%s: cannot create: %s; choose another place with -o", to, strerror(errno))
+                   : film_write(r, e);
 out:
     if (r->fd >= 0 && close(r->fd) < 0 && rc >= 0)
-        rc = err_set(e, E_FATAL, "%s: cannot write: %s", to, strerror(errno));
+        rc = err_set(e, E_FATAL, "%s: cannot write: %s; look at that disk, then give the same command again", to,
+                     strerror(errno));
     mp4_head_free(&r->head);
     mp4_close(&r->film);
     free(r);

@@ -50,7 +50,10 @@ int resample_new(struct resample **out, int from, int to, int channels, resample
     BUG_IF(!r->out, "no memory to resample");
     if (from != to && engine_open(r) < 0) {
         resample_free(r);
-        return err_set(e, E_FATAL, "cannot resample %d Hz to %d Hz: this FFmpeg has no SoX resampler", from, to);
+        return err_set(e, E_FATAL,
+                       "cannot resample %d Hz to %d Hz: this FFmpeg has no SoX resampler; install a "
+                       "libswresample that was built with libsoxr",
+                       from, to);
     }
     *out = r;
     return 0;
@@ -72,7 +75,9 @@ static int engine_run(struct resample *r, const float *x, int n, int64_t most, s
     uint8_t *out = (uint8_t *)r->out;
     for (;; n = 0) {
         int got = swr_convert(r->swr, &out, OUT_SAMPLES, x ? &in : NULL, n);
-        if (got < 0) return err_set(e, E_FATAL, "the resampler stopped (%d Hz to %d Hz)", r->from, r->to);
+        if (got < 0)
+            return err_set(e, E_FATAL, "the resampler stopped (%d Hz to %d Hz); convert the voice to WAV first",
+                           r->from, r->to);
         int rc = emit(r, r->out, got, most, e);
         if (rc < 0 || got < OUT_SAMPLES) return rc;
     }

@@ -14,7 +14,9 @@ int track_open(struct track *t, const char *folder, int rate, int channels, stru
     char name[4200];
     snprintf(name, sizeof name, "%s/.track-XXXXXX", folder);
     *t = (struct track){.fd = mkostemp(name, O_CLOEXEC), .rate = rate, .channels = channels};
-    if (t->fd < 0) return err_set(e, E_FATAL, "cannot create a file in %s: %s", folder, strerror(errno));
+    if (t->fd < 0)
+        return err_set(e, E_FATAL, "cannot create a file in %s: %s; choose another place with -o", folder,
+                       strerror(errno));
     unlink(name);
     return 0;
 }
@@ -44,8 +46,10 @@ static int read_all(int fd, char *p, size_t left, off_t at, struct err *e)
         ssize_t got = pread(fd, p, left, at);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0)
-            return err_set(e, E_FATAL, "cannot read the stored voice: %s",
-                           got < 0 ? strerror(errno) : "it is cut short");
+            return err_set(
+                e, E_FATAL,
+                "cannot read the stored voice: %s; look at the disk of the output, then give the same command again",
+                got < 0 ? strerror(errno) : "it is cut short");
         p += got;
         at += got;
         left -= (size_t)got;

@@ -146,7 +146,8 @@ static void run_all(struct dev *d, struct run *r)
     r->tiles = fast_scratch(f, SCRATCH_TILES, r->tile_bytes * (size_t)d->n_threads);
     int64_t packs = attend_up(r->key_panels * ATTEND_PANEL, PACK_KEYS) / PACK_KEYS;
     int64_t blocks = attend_up(nq, ATTEND_ROWS) / ATTEND_ROWS;
-#pragma omp parallel num_threads(dev_team(d, heads *nq *nk * r->q.shape[3] / 8))
+    int64_t work = heads * nq * nk * r->q.shape[3] / 8;
+#pragma omp parallel num_threads(dev_team(d, work))
     for (int64_t first = 0; first < heads; first += group) {
         int64_t n = heads - first < group ? heads - first : group;
         void *tile = r->tiles + r->tile_bytes * (size_t)omp_get_thread_num();
@@ -218,7 +219,8 @@ static void fast_attention_map(struct dev *d, tensor map, tensor q, tensor k, te
                     .scale = (float)(1 / sqrt((double)q.shape[2])),
                     .way = way_for(fast_of(d), false)}; // masks may hold any number, and the map decides who speaks
     run_all(d, &r);
-#pragma omp parallel for num_threads(dev_team(d, n *nh *n_class))
+    int64_t work = n * nh * n_class;
+#pragma omp parallel for num_threads(dev_team(d, work))
     for (int64_t i = 0; i < n; i++)
         for (int64_t c = 0; c < n_class; c++) {
             double sum = 0;

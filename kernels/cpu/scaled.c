@@ -31,7 +31,8 @@ static void ref_linear_scaled(struct dev *d, tensor y, tensor x, tensor w, tenso
     int64_t n = ref_rows(x, 1), n_in = w.shape[1], n_out = w.shape[0];
     float *bias = ref_vector(b), *of_out = ref_vector(scale);
     float *weights = ref_whole(w);
-#pragma omp parallel num_threads(dev_team(d, n *n_in *n_out))
+    int64_t work = n * n_in * n_out;
+#pragma omp parallel num_threads(dev_team(d, work))
     {
         float *row = ref_alloc(n_in, sizeof *row);
 #pragma omp for

@@ -429,7 +429,8 @@ static int card_open(struct cuda *c, char *name, size_t n, int which, struct err
     code = cudaSetDevice(c->card);
     if (code == cudaSuccess) code = cudaGetDeviceProperties(&p, c->card);
     if (code != cudaSuccess)
-        return err_set(e, E_FATAL, "card %d cannot be opened: %s", c->card, cudaGetErrorString(code));
+        return err_set(e, E_FATAL, "card %d cannot be opened: %s; look at nvidia-smi, or use --device cpu", c->card,
+                       cudaGetErrorString(code));
     cudaFuncAttributes a;
     code = cudaFuncGetAttributes(&a, (const void *)probe_kernel);
     if (code == cudaErrorNoKernelImageForDevice)
@@ -439,7 +440,8 @@ static int card_open(struct cuda *c, char *name, size_t n, int which, struct err
                        c->card, p.name, p.major, p.minor, LONGTAKE_CUDA_ARCHS);
     if (code == cudaSuccess) code = streams_open(c);
     if (code != cudaSuccess)
-        return err_set(e, E_FATAL, "card %d, %s, does not work: %s", c->card, p.name, cudaGetErrorString(code));
+        return err_set(e, E_FATAL, "card %d, %s, does not work: %s; look at nvidia-smi, or use --device cpu", c->card, p.name,
+                       cudaGetErrorString(code));
     c->arch = 10 * p.major + p.minor;
     snprintf(name, n, "cuda sm_%d%d %s", p.major, p.minor, p.name); // not its number: a class, not a place
     return 0;

@@ -90,7 +90,8 @@ int folder_begin(struct folder *f, const char *dir, struct err *e)
     struct stat st;
     if (rc == 0 && lstat(f->partial, &st) == 0) rc = clear_old(f, e);
     if (rc == 0 && mkdir(f->partial, 0777) < 0)
-        rc = err_set(e, E_INPUT, "cannot make the folder %s: %s", f->partial, strerror(errno));
+        rc = err_set(e, E_INPUT, "cannot make the folder %s: %s; choose another place with -o", f->partial,
+                     strerror(errno));
     return rc < 0 ? rc : take_mark(f, O_CREAT | O_EXCL, e);
 }
 

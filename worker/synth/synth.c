@@ -295,7 +295,9 @@ static int make_folders(const struct synth *s, struct err *e)
     char path[PATH_BYTES];
     for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
         at(path, sizeof path, s, folders[i]);
-        if (mkdir(path, 0777) < 0) return err_set(e, E_INPUT, "cannot make the folder %s: %s", path, strerror(errno));
+        if (mkdir(path, 0777) < 0)
+            return err_set(e, E_INPUT, "cannot make the folder %s: %s; choose another place with -o", path,
+                           strerror(errno));
     }
     return 0;
 }

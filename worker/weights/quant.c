@@ -83,15 +83,15 @@ static int join(struct weights *w, const char *data, const char *factor, struct 
     bool bytes = t.dtype == DT_I8 || t.dtype == DT_F8_E4M3 || t.dtype == DT_F8_E5M2;
     if (!bytes || t.n != 2 || !tensor_is_contiguous(t))
         return err_set(e, E_INPUT,
-                       "%s: %s is %s and has factors beside it, a way of quantising that is not read here%s",
+                       "%s: '%s' is %s and has factors beside it, a way of quantising that is not read here%s",
                        weights_file(w, data), data, tensor_text(t, text, sizeof text), way_out);
     if ((tensor_count(s) != 1 && tensor_count(s) != t.shape[0]) || !tensor_is_contiguous(s))
-        return err_set(e, E_INPUT, "%s: %s is %s, which is neither one factor nor one for each of %lld outputs%s",
+        return err_set(e, E_INPUT, "%s: '%s' is %s, which is neither one factor nor one for each of %lld outputs%s",
                        weights_file(w, factor), factor, tensor_text(s, text, sizeof text), (long long)t.shape[0],
                        way_out);
     t.scale = factors(w, s, t.shape[0]);
     if (!t.scale)
-        return err_set(e, E_INPUT, "%s: %s holds a factor that is no number; copy or fetch it again",
+        return err_set(e, E_INPUT, "%s: '%s' holds a factor that is no number; copy or fetch it again",
                        weights_file(w, factor), factor);
     weights_set(w, data, t);
     return 0;
@@ -99,7 +99,7 @@ static int join(struct weights *w, const char *data, const char *factor, struct 
 
 static int refuse(const struct weights *w, const char *name, const char *what, struct err *e)
 {
-    return err_set(e, E_INPUT, "%s: %s is stored %s, which is not read here%s", weights_file(w, name), name, what,
+    return err_set(e, E_INPUT, "%s: '%s' is stored %s, which is not read here%s", weights_file(w, name), name, what,
                    way_out);
 }
 

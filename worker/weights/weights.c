@@ -232,7 +232,8 @@ static int map_file(struct weights *w, const char *path, struct weights_file **o
     else if (st.st_size == 0)
         rc = err_set(e, E_INPUT, "%s is empty (0 bytes)", path);
     else if ((map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0)) == MAP_FAILED)
-        rc = err_set(e, E_FATAL, "cannot map %s: %s", path, strerror(errno));
+        rc = err_set(e, E_FATAL, "cannot map %s: %s; free some memory, or raise its limit (ulimit -v)", path,
+                     strerror(errno));
     close(fd);
     if (rc < 0) return rc;
     struct weights_file *f = arena_alloc(&w->host, sizeof *f);
