@@ -4,6 +4,9 @@
 //
 //   PNG   8 bytes of signature, then chunks: length, name, content, a sum of 4 bytes. IHDR: width, height. cICP, before
 //         the pixels: primaries, transfer, matrix, range
+//   WebP  RIFF, length, WEBP, then chunks: name, length, content. VP8X, if it is there, comes first: a byte of marks,
+//   of which
+//         2 says that it moves
 //   MP4   boxes: length, name, content; the first one is ftyp
 //   JPEG  segments FF xx, length; the first frame header (C0 to CF, but for the tables C4, C8, CC) has height and width
 #include "daemon/media/claim.h"
@@ -68,6 +71,13 @@ int claim_colour(int fd, const char *path, struct claim_colour *c, struct err *e
         return 1;
     }
     return 0;
+}
+
+bool claim_animated_webp(int fd)
+{
+    uint8_t b[21];
+    return pread(fd, b, sizeof b, 0) == (ssize_t)sizeof b && memcmp(b, "RIFF", 4) == 0 &&
+           memcmp(b + 8, "WEBPVP8X", 8) == 0 && b[20] & 2;
 }
 
 bool claim_mp4(int fd)

@@ -18,6 +18,9 @@ struct claim_colour {
 // 1: the PNG says so; 0: it does not, or is none. E_INPUT: so much stands before its pixels that nobody looks further.
 int claim_colour(int fd, const char *path, struct claim_colour *c, struct err *e);
 
+// It is a WebP that moves.
+bool claim_animated_webp(int fd);
+
 // It begins as MP4 and MOV do.
 bool claim_mp4(int fd);
 

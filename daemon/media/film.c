@@ -227,7 +227,9 @@ static int film_go(struct film *f, int64_t us, struct err *e) { return film_seek
 
 static int no_picture(const struct film *f, struct err *e)
 {
-    return err_set(e, E_INPUT, "picture %s: none of it can be decoded; convert it to PNG or MP4 (H.264)", f->path);
+    return err_set(e, E_INPUT,
+                   "picture %s: none of it can be decoded; copy it again, or convert it to PNG or MP4 (H.264)",
+                   f->path);
 }
 
 int film_at_us(struct film *f, int64_t us, const AVFrame **out, struct err *e)
@@ -385,6 +387,11 @@ static int first_picture(struct film *f, struct err *e)
     if (!any && f->still && f->codec->codec_id == AV_CODEC_ID_MJPEG) any = part_take(f);
     if (!any && f->still && claim_size(f->fd, &w, &h) && (w > SIDE_MAX || h > SIDE_MAX || w * h > PIXELS_MAX))
         return refuse_size(f->path, w, h, e);
+    if (!any && f->still && claim_animated_webp(f->fd))
+        return err_set(
+            e, E_INPUT,
+            "picture %s is an animated WebP, which is not read; save one of its pictures as PNG, or all as MP4",
+            f->path);
     if (!any && f->still)
         return err_set(e, E_INPUT, "picture %s is damaged or cut short; make or copy it again", f->path);
     if (!f->has_ahead) return no_picture(f, e);

@@ -115,18 +115,20 @@ void speaker_mono(const struct speaker *s, const float *x, int64_t n, float *mon
 struct hearing {
     struct speaker *s;
     struct loudness *meter;
+    bool any; // sample that is not 0
 };
 
 static int hear(void *ctx, const float *x, int64_t n, struct err *e)
 {
     struct hearing *h = ctx;
+    for (int64_t i = 0; i < n && !h->any; i++) h->any = x[i] != 0;
     loudness_push(h->meter, x, n);
     return track_append(&h->s->heard, x, n, e);
 }
 
 static int speaker_hear(struct speaker *s, struct err *e)
 {
-    struct hearing h = {s, loudness_new(VOICE_RATE)};
+    struct hearing h = {.s = s, .meter = loudness_new(VOICE_RATE)};
     struct resample *r = NULL;
     float *x = malloc((size_t)(TRACK_PIECE * s->native.channels) * sizeof *x);
     BUG_IF(!x, "no memory for samples");
@@ -138,7 +140,7 @@ static int speaker_hear(struct speaker *s, struct err *e)
         if (rc >= 0) rc = resample_push(r, x, n, e);
     }
     if (rc >= 0) rc = resample_end(r, e);
-    s->lufs = loudness_lufs(h.meter);
+    s->lufs = h.any ? loudness_lufs(h.meter) : -INFINITY; // which has no measure of less than 0.4 s
     s->gain = loudness_gain(s->lufs);
     loudness_free(h.meter);
     resample_free(r);
