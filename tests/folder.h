@@ -1,10 +1,11 @@
-// A folder of a test program's own, gone with all that is in it when the program ends; and OK() for calls that must
-// succeed, whose sentence is the failure's. Include below cmocka.
+// A folder of a test program's own, gone with all that is in it when the program ends; files as bytes; and OK() for
+// calls that must succeed, whose sentence is the failure's. Include below cmocka.
 #ifndef TESTS_FOLDER_H
 #define TESTS_FOLDER_H
 
 #include "proto/base/err.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -22,6 +23,21 @@ static inline int top_remove(void)
     char command[128];
     snprintf(command, sizeof command, "rm -rf '%s'", top);
     return system(command);
+}
+
+// All of a file, one byte more than it has so that none is nothing; to be freed.
+static inline uint8_t *file_bytes(const char *path, size_t *n)
+{
+    FILE *f = fopen(path, "rb");
+    if (!f) fail_msg("no file %s", path);
+    fseek(f, 0, SEEK_END);
+    *n = (size_t)ftell(f);
+    rewind(f);
+    uint8_t *bytes = malloc(*n + 1);
+    assert_non_null(bytes);
+    assert_int_equal(fread(bytes, 1, *n, f), *n);
+    fclose(f);
+    return bytes;
 }
 
 // The call passes `ep` for its struct err.

@@ -252,26 +252,12 @@ static void test_deep_checkpoints(void **state)
     }
 }
 
-static uint8_t *bytes_of(const char *path, size_t *n)
-{
-    FILE *f = fopen(path, "r");
-    assert_non_null(f);
-    fseek(f, 0, SEEK_END);
-    *n = (size_t)ftell(f);
-    rewind(f);
-    uint8_t *bytes = malloc(*n);
-    assert_non_null(bytes);
-    assert_int_equal(fread(bytes, 1, *n, f), *n);
-    fclose(f);
-    return bytes;
-}
-
 // A good checkpoint as bytes, to be spoilt.
 static uint8_t *good(size_t *n)
 {
     static const char whole[] = GOOD_FILE;
     put_torch(at("good.pth"), whole, sizeof whole - 1);
-    return bytes_of(at("good.pth"), n);
+    return file_bytes(at("good.pth"), n);
 }
 
 // Where the i-th record of a signature begins.
@@ -344,7 +330,7 @@ static void test_members_in_one_place(void **state)
     put_torch(at("inner.pth"), inner, sizeof inner - 1);
     accepted(at("inner.pth"), 1);
     size_t n, entry, within;
-    uint8_t *bytes = bytes_of(at("inner.pth"), &n);
+    uint8_t *bytes = file_bytes(at("inner.pth"), &n);
     entry = record(bytes, n, "PK\1\2", 1);
     within = record(bytes, n, "PK\3\4", 1);
     for (int i = 0; i < 4; i++) bytes[entry + 42 + (size_t)i] = (uint8_t)(within >> 8 * i);

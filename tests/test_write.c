@@ -120,20 +120,6 @@ static void checkpoints_come_back(void **state)
     }
 }
 
-static uint8_t *read_file(const char *path, size_t *n)
-{
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    fseek(f, 0, SEEK_END);
-    *n = (size_t)ftell(f);
-    rewind(f);
-    uint8_t *p = malloc(*n);
-    assert_non_null(p);
-    assert_int_equal(fread(p, 1, *n, f), *n);
-    fclose(f);
-    return p;
-}
-
 // Each payload on a multiple of 64, and the checksums right: CRC-32 of "123456789" is cbf43926.
 static void zips_are_aligned_and_summed(void **state)
 {
@@ -149,7 +135,7 @@ static void zips_are_aligned_and_summed(void **state)
     OK(zip_end(z, ep));
     OK(zip_close(&z, ep));
     size_t n;
-    uint8_t *p = read_file(path, &n);
+    uint8_t *p = file_bytes(path, &n);
     int found = 0;
     for (size_t i = 0; i + 25 <= n; i++) {
         if (memcmp(p + i, "123456789", 9) != 0) continue;
