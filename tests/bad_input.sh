@@ -39,7 +39,7 @@ frames_of() { ffprobe -v error -count_frames -select_streams v:0 -show_entries s
 stream_of() { ffprobe -v error -select_streams "$2" -show_entries "stream=$3" -of csv=p=0 "$1"; }
 render() { render_named -o out.mp4 "$@"; }
 render_named() { # by the program
-  timeout -k 5 120 "$bin/longtake" render --model "$model" --frame-num 9 --motion-frame 5 --steps 1 --preset ultrafast \
+  timeout -k 5 600 "$bin/longtake" render --model "$model" --frame-num 9 --motion-frame 5 --steps 1 --preset ultrafast \
     "$@"
 }
 # model_with COMMANDS: the model's folder again, as links, but for what the commands, run inside it, replace
