@@ -249,4 +249,46 @@ void dev_fetched(struct dev *d, int slot)
     if (!d->dry && d->fault.code == 0) d->memory->fetched(d, slot);
 }
 
+// ---- records
+
+struct dev_record {
+    struct dev *dev;
+    void *held;
+};
+
+bool dev_records(const struct dev *d) { return d->recorder && !d->no_records && !d->dry && d->fault.code == 0; }
+void dev_set_records(struct dev *d, bool on) { d->no_records = !on; }
+
+void dev_record_begin(struct dev *d)
+{
+    BUG_IF(!dev_records(d), "%s has no records", d->name);
+    d->recorder->begin(d);
+}
+
+struct dev_record *dev_record_end(struct dev *d)
+{
+    void *held = d->recorder->end(d);
+    d->no_records = d->no_records || !held;
+    if (!held) return NULL;
+    struct dev_record *r = calloc(1, sizeof *r);
+    BUG_IF(!r, "no memory for a record");
+    *r = (struct dev_record){d, held};
+    return r;
+}
+
+bool dev_repeat(struct dev *d, struct dev_record *r)
+{
+    BUG_IF(r->dev != d, "a record of another device");
+    return dev_records(d) && d->recorder->repeat(d, r->held);
+}
+
+void dev_record_free(struct dev_record **pr)
+{
+    struct dev_record *r = *pr;
+    if (!r) return;
+    r->dev->recorder->free(r->dev, r->held);
+    free(r);
+    *pr = NULL;
+}
+
 void *dev_stream(const struct dev *d) { return d->stream; }

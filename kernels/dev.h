@@ -76,6 +76,19 @@ void *dev_pin(struct dev *d, int64_t bytes);
 void dev_unpin(struct dev *d, void **p);
 void dev_fetch(struct dev *d, int slot, tensor dst, const void *pinned);
 void dev_fetched(struct dev *d, int slot);
+// Ops that are asked for again on the same tensors, as one launch: between dev_record_begin and dev_record_end they are
+// noted and not done; dev_repeat does them all, on what the tensors hold by then. Addresses, sizes and numbers that ops
+// were given by value are part of the record. Nothing in between may cross to or from the host, fetch, or meet a shape
+// for the first time: then, and where the driver refuses, dev_record_end gives NULL with a line in the log, nothing was
+// done, and dev_records is false from then on. dev_repeat is false, and nothing done, where memory of the device's own
+// has moved since. Records are freed before their device is closed.
+struct dev_record;
+bool dev_records(const struct dev *d); // whether it has such a thing
+void dev_set_records(struct dev *d, bool on);
+void dev_record_begin(struct dev *d);
+struct dev_record *dev_record_end(struct dev *d);
+bool dev_repeat(struct dev *d, struct dev_record *r);
+void dev_record_free(struct dev_record **r);
 // The cudaStream_t that ops are enqueued on, for transports that work beside them; NULL where there is none.
 void *dev_stream(const struct dev *d);
 

@@ -47,12 +47,22 @@ struct memory {
 };
 extern const struct memory host_memory; // of the tables that compute on the CPU
 
+// Of a device that can note ops and do them again (dev_record_begin).
+struct recorder {
+    void (*begin)(struct dev *d);
+    void *(*end)(struct dev *d); // NULL: it could not be, and the log says why
+    bool (*repeat)(struct dev *d, void *record);
+    void (*free)(struct dev *d, void *record);
+};
+
 struct dev {
     struct ops ops; // filled by dev_open
     const struct memory *memory;
+    const struct recorder *recorder; // NULL: there is none
     int n_threads;
     bool dry;
     int64_t held;      // bytes that arenas have given out
+    bool no_records;   // not wanted, or one failed
     bool quantised;    // products of quantised weights are worth having
     bool packed_alone; // a packed weight needs no plain one beside it
     char name[96];

@@ -75,13 +75,13 @@ static void predict(const struct denoise *n, struct dev_arena *a, const tensor *
         alike = alike && in[count].skip == in[0].skip;
         out[count++] = p[i];
         if (n->together) continue;
-        dit_forward_branches(n->dit, n->mesh, a, out, in, 1, NULL);
+        repeat_forward(n->repeat, n->dit, n->mesh, a, out, in, 1);
         count = 0;
     }
     if (count > 0 && alike)
-        dit_forward_branches(n->dit, n->mesh, a, out, in, count, NULL);
+        repeat_forward(n->repeat, n->dit, n->mesh, a, out, in, count);
     else
-        for (int i = 0; i < count; i++) dit_forward_branches(n->dit, n->mesh, a, &out[i], &in[i], 1, NULL);
+        for (int i = 0; i < count; i++) repeat_forward(n->repeat, n->dit, n->mesh, a, &out[i], &in[i], 1);
 }
 
 // The other ranks' predictions; in the last round some have none.

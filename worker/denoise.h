@@ -5,6 +5,7 @@
 #include "worker/cache.h"
 #include "worker/guide.h"
 #include "worker/models/dit.h"
+#include "worker/repeat.h"
 
 struct denoise {
     const struct dit *dit;
@@ -22,6 +23,7 @@ struct denoise {
     const struct mesh *mesh; // the ranks that do this together, all with the same fields; NULL: alone
     bool together;           // a rank's branches go through a block as one batch: more memory, weights used once
     bool wide;               // attention as struct attn has it
+    struct repeat *repeat;   // forwards that were met before; NULL: all are run plainly
     int (*step)(void *ctx, int i, int n); // after each step; a negative code ends the loop. NULL: nobody listens
     void *ctx;
     const struct tap *tap; // "step0.latent_in", "step0.cache0", "step0.pred0", "step0.latent_out", ...

@@ -35,6 +35,7 @@ struct segment {
     struct condition_picture picture; // of the segment under way
     struct guide guide;
     struct cache cache;
+    struct repeat repeat;
     struct dit_voice silence;
     tensor masks, color; // token masks; F64 [1, 3, 2] of the colour picture
 };
@@ -111,6 +112,7 @@ void segment_close(struct segment **ps)
 {
     struct segment *s = *ps;
     if (!s) return;
+    repeat_release(&s->repeat);
     condition_picture_close(&s->picture);
     free(s->times);
     free(s);
@@ -279,6 +281,7 @@ static int denoise(struct segment *s, const struct segment_in *in, tensor x, ten
                         .mesh = j->mesh,
                         .together = j->together,
                         .wide = wide,
+                        .repeat = &s->repeat,
                         .step = watched ? on_step : NULL,
                         .ctx = (void *)sink,
                         .tap = j->tap};

@@ -47,13 +47,19 @@ struct cuda {
         void *data;
         int64_t bytes;
     } scratch[SCRATCH_COUNT];
-    int64_t launches; // so far
+    int64_t launches;       // so far
+    bool recording;         // ops become nodes of a graph (record.cu)
+    char unrecordable[160]; // why not, while recording
 };
 static inline struct cuda *cuda_of(struct dev *d) { return (struct cuda *)d->backend; }
 static inline cudaStream_t cuda_stream(struct dev *d) { return cuda_of(d)->stream; }
 void cuda_launched(struct dev *d, const char *kernel); // a refused launch becomes the device's fault
 void cuda_wait(struct dev *d);                         // for all that is enqueued
 bool cuda_check(struct dev *d, cudaError_t code, const char *what);
+// What is recorded cannot be: it would wait, allocate, cross to the host or be timed. The record is given up at its
+// end.
+void cuda_unrecordable(struct dev *d, const char *why);
+extern const struct recorder cuda_recorder;
 // At least `bytes` of device memory until the next call for the same slot; NULL after a fault. Grows to the largest
 // call seen and stays, so that nothing is allocated once every shape has been met.
 void *cuda_scratch_of(struct dev *d, enum cuda_scratch slot, int64_t bytes);

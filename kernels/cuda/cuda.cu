@@ -46,6 +46,10 @@ struct chunks {
 bool cuda_check(struct dev *d, cudaError_t code, const char *what)
 {
     if (code == cudaSuccess) return true;
+    if (cuda_of(d)->recording) {
+        cuda_unrecordable(d, cudaGetErrorString(code));
+        return false;
+    }
     dev_fault(d, "%s: %s: %s", d->name, what, cudaGetErrorString(code));
     return false;
 }
@@ -60,6 +64,10 @@ void cuda_launched(struct dev *d, const char *kernel)
 void cuda_wait(struct dev *d)
 {
     struct cuda *c = cuda_of(d);
+    if (c->recording) {
+        cuda_unrecordable(d, "the host waits in the middle of it");
+        return;
+    }
     if (d->fault.code < 0 || c->n_waited == c->n_enqueued) return;
     if (cuda_check(d, cudaStreamSynchronize(c->stream), "while it worked")) c->n_waited = c->n_enqueued;
 }
@@ -71,6 +79,10 @@ void *cuda_scratch_of(struct dev *d, enum cuda_scratch slot, int64_t bytes)
     struct cuda *c = cuda_of(d);
     if (c->scratch[slot].bytes >= bytes && c->scratch[slot].data) return c->scratch[slot].data;
     bytes = (bytes + (1 << 20)) >> 20 << 20;
+    if (c->recording) {
+        cuda_unrecordable(d, "scratch memory would grow");
+        return NULL;
+    }
     cuda_wait(d);
     if (d->fault.code < 0) return NULL;
     cuda_check(d, cudaFree(c->scratch[slot].data), "scratch memory");
@@ -211,6 +223,7 @@ static bool chunk_map(struct dev *d, struct extent *x)
 static bool cuda_hold(struct dev *d, struct extent *x, int64_t bytes)
 {
     struct chunks *c = (struct chunks *)x->held;
+    if (c->n * CHUNK < bytes && cuda_of(d)->recording) cuda_unrecordable(d, "an arena would grow");
     while (c->n * CHUNK < bytes)
         if (!chunk_map(d, x)) return false;
     return true;
@@ -235,6 +248,12 @@ static int64_t cuda_left(const struct dev *)
 }
 
 // ---- transfers
+
+static bool crosses(struct dev *d)
+{
+    if (cuda_of(d)->recording) cuda_unrecordable(d, "bytes cross between host and card");
+    return cuda_of(d)->recording;
+}
 
 // The stage whose turn it is, once its last bytes have left.
 static struct cuda_stage *stage_next(struct dev *d)
@@ -265,6 +284,7 @@ static bool send(struct dev *d, void *to, const void *src, int64_t bytes)
 static void cuda_upload(struct dev *d, tensor dst, const void *src, enum dtype src_dtype)
 {
     int64_t n = tensor_count(dst), to = dtype_size(dst.dtype), from = dtype_size(src_dtype), step = STAGE / from;
+    if (crosses(d)) return;
     if (dst.dtype == src_dtype) {
         send(d, dst.data, src, n * to);
         return;
@@ -279,6 +299,7 @@ static void cuda_upload(struct dev *d, tensor dst, const void *src, enum dtype s
 
 static void cuda_download(struct dev *d, void *dst, enum dtype dst_dtype, tensor src)
 {
+    if (crosses(d)) return;
     const char *dense = (const char *)cuda_dense(d, src, dst_dtype, SCRATCH_PART);
     int64_t bytes = tensor_count(src) * dtype_size(dst_dtype);
     for (int64_t i = 0, m; dense && d->fault.code == 0 && i < bytes; i += m) {
@@ -310,6 +331,7 @@ static void cuda_unpin(struct dev *d, void *p)
 static void cuda_fetch(struct dev *d, int slot, tensor dst, const void *pinned)
 {
     struct cuda *c = cuda_of(d);
+    if (crosses(d)) return;
     cudaError_t code = cudaEventRecord(c->used, c->stream);
     if (code == cudaSuccess) code = cudaStreamWaitEvent(c->fetch, c->used, 0);
     if (code == cudaSuccess)
@@ -320,6 +342,7 @@ static void cuda_fetch(struct dev *d, int slot, tensor dst, const void *pinned)
 
 static void cuda_fetched(struct dev *d, int slot)
 {
+    if (crosses(d)) return;
     cuda_of(d)->n_enqueued++;
     cuda_check(d, cudaStreamWaitEvent(cuda_of(d)->stream, cuda_of(d)->here[slot], 0), "fetching weights");
 }
@@ -494,5 +517,7 @@ extern "C" int cuda_open(struct dev *d, int which, struct err *e)
     cuda_pixels_slots(&d->ops);
     d->quantised = true;
     d->tell = cuda_linear_tell;
-    return settle(d, c->arch, e);
+    rc = settle(d, c->arch, e);
+    if (rc == 0) d->recorder = &cuda_recorder;
+    return rc;
 }

@@ -94,6 +94,10 @@ __global__ void __launch_bounds__(THREADS) fold_kernel(uint64_t *part, const T *
 static bool lt_ok(struct dev *d, cublasStatus_t code, const char *what)
 {
     if (code == CUBLAS_STATUS_SUCCESS) return true;
+    if (cuda_of(d)->recording) {
+        cuda_unrecordable(d, what);
+        return false;
+    }
     dev_fault(d, "%s: cuBLASLt: %s: status %d", d->name, what, (int)code);
     return false;
 }
@@ -282,6 +286,10 @@ static const struct gemm_choice *choice_of(struct dev *d, const struct gemm_word
     struct pick_memo *m = &cuda_of(d)->gemm->choices;
     const struct gemm_choice *known = (const struct gemm_choice *)pick_memo_find(m, &g->s);
     if (known) return known;
+    if (cuda_of(d)->recording) {
+        cuda_unrecordable(d, "a product of a new shape, which must be timed");
+        return NULL;
+    }
     const struct gemm_choice choice = choose(d, v, g);
     return (const struct gemm_choice *)pick_memo_keep(m, &g->s, &choice);
 }
@@ -308,12 +316,13 @@ void cuda_linear_tell(const struct dev *d, FILE *to)
 bool cuda_product(struct dev *d, const struct gemm *g)
 {
     if (d->fault.code < 0 || !cache_of(d)) return true;
+    if (cuda_of(d)->recording && cuda_of(d)->unrecordable[0]) return true;
     struct gemm_words v;
     const struct gemm_choice *choice = words_open(d, &v, g) ? choice_of(d, &v, g) : NULL;
     bool found = choice && choice->picked.way >= 0;
     if (found && d->fault.code == 0) lt_ok(d, run(d, &v, g, &choice->algo), "product");
     words_close(&v);
-    return found || d->fault.code < 0;
+    return found || d->fault.code < 0 || (cuda_of(d)->recording && cuda_of(d)->unrecordable[0]);
 }
 
 // ---- launchers

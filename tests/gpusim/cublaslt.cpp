@@ -226,6 +226,37 @@ static int dot_whole(const float *a, const float *b, int64_t k)
     return sum;
 }
 
+// The product itself, from copies of what describes it.
+static cublasStatus_t multiply(sim_lt_product p, const void *a, sim_lt_layout la, const void *b, sim_lt_layout lb,
+                               void *d, sim_lt_layout ld, bool backwards)
+{
+    std::vector<float> av = matrix(a, &la), bv = matrix(b, &lb), bias;
+    if (p.epilogue & CUBLASLT_EPILOGUE_BIAS) {
+        sim_lt_layout column = {ld.type, ld.rows, 1, ld.rows};
+        bias = matrix(p.bias, &column);
+        if (bias.empty()) return CUBLAS_STATUS_EXECUTION_FAILED;
+    }
+    std::vector<float> fa = factors(p.scale[0], ld.rows), fb = factors(p.scale[1], ld.cols);
+    if (av.empty() || bv.empty() || fa.empty() || fb.empty()) return CUBLAS_STATUS_EXECUTION_FAILED;
+    sim_counting()->launches++;
+    for (int64_t c = 0; c < ld.cols; c++) {
+        void *col = sim_host_write((char *)d + c * ld.ld * size_of(ld.type), ld.rows * size_of(ld.type),
+                                   "cublasLtMatmul writes");
+        if (!col) return CUBLAS_STATUS_EXECUTION_FAILED;
+        for (int64_t r = 0; r < ld.rows; r++) {
+            float v = dot(&av[(size_t)(r * la.rows)], &bv[(size_t)(c * lb.rows)], la.rows, backwards);
+            v = finish(p.epilogue, v * fa[(size_t)r] * fb[(size_t)c] + (bias.empty() ? 0 : bias[(size_t)r]));
+            if (ld.type == CUDA_R_32F)
+                ((float *)col)[r] = v;
+            else if (ld.type == CUDA_R_32I)
+                ((int *)col)[r] = dot_whole(&av[(size_t)(r * la.rows)], &bv[(size_t)(c * lb.rows)], la.rows);
+            else
+                ((uint16_t *)col)[r] = f32_to_bf16(v);
+        }
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t p, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb, const void *beta,
                               const void *, cublasLtMatrixLayout_t, void *d, cublasLtMatrixLayout_t ld,
@@ -241,30 +272,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t lt, cublasLtMatmulDesc_t p, const
         return CUBLAS_STATUS_INVALID_VALUE;
     if (candidates[algo->data[1]].refuses) return CUBLAS_STATUS_NOT_SUPPORTED;
     sim_time_passes(candidates[algo->data[1]].ms);
+    const bool backwards = algo->data[1] != 0;
+    const sim_lt_product product = *p;
+    const sim_lt_layout a_is = *la, b_is = *lb, d_is = *ld;
+    auto work = [=] { return multiply(product, a, a_is, b, b_is, d, d_is, backwards); };
+    if (sim_note(s, [=] { work(); })) return CUBLAS_STATUS_SUCCESS;
     sim_catch_up(s);
-    std::vector<float> av = matrix(a, la), bv = matrix(b, lb), bias;
-    if (p->epilogue & CUBLASLT_EPILOGUE_BIAS) {
-        sim_lt_layout column = {ld->type, ld->rows, 1, ld->rows};
-        bias = matrix(p->bias, &column);
-        if (bias.empty()) return CUBLAS_STATUS_EXECUTION_FAILED;
-    }
-    std::vector<float> fa = factors(p->scale[0], ld->rows), fb = factors(p->scale[1], ld->cols);
-    if (av.empty() || bv.empty() || fa.empty() || fb.empty()) return CUBLAS_STATUS_EXECUTION_FAILED;
-    sim_counting()->launches++;
-    for (int64_t c = 0; c < ld->cols; c++) {
-        void *col = sim_host_write((char *)d + c * ld->ld * size_of(ld->type), ld->rows * size_of(ld->type),
-                                   "cublasLtMatmul writes");
-        if (!col) return CUBLAS_STATUS_EXECUTION_FAILED;
-        for (int64_t r = 0; r < ld->rows; r++) {
-            float v = dot(&av[(size_t)(r * la->rows)], &bv[(size_t)(c * lb->rows)], la->rows, algo->data[1] != 0);
-            v = finish(p->epilogue, v * fa[(size_t)r] * fb[(size_t)c] + (bias.empty() ? 0 : bias[(size_t)r]));
-            if (ld->type == CUDA_R_32F)
-                ((float *)col)[r] = v;
-            else if (ld->type == CUDA_R_32I)
-                ((int *)col)[r] = dot_whole(&av[(size_t)(r * la->rows)], &bv[(size_t)(c * lb->rows)], la->rows);
-            else
-                ((uint16_t *)col)[r] = f32_to_bf16(v);
-        }
-    }
-    return CUBLAS_STATUS_SUCCESS;
+    return work();
 }

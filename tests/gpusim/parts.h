@@ -17,6 +17,9 @@ struct sim_counts *sim_counting(void);
 void sim_later(cudaStream_t s, std::function<bool()> work);
 void sim_catch_up(cudaStream_t s);
 void sim_time_passes(float ms);
+// While the stream is captured, work is kept and not done: true. What may not be asked then breaks the capture.
+bool sim_note(cudaStream_t s, std::function<void()> work);
+bool sim_breaks_capture(const char *what);
 // `what`, with the kernel, block and thread that run, into buf.
 void sim_where(char *buf, size_t n, const char *what);
 // Ends the running launch; returns when no thread runs.

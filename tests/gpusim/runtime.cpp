@@ -3,6 +3,10 @@
 // Kernels run when they are asked for. What reads or writes memory beside them, copies out of pinned memory and
 // messages, is done as late as the rules allow, so that a missing wait shows: the bytes are not there yet, or no longer
 // those that were meant. What the real calls would refuse is refused here.
+//
+// A stream that is captured keeps its work, tensors' coming and going with it, and a graph does it as often as it is
+// launched. To wait, to allocate, to cross pageable memory or to tie other streams to it breaks the capture; the real
+// runtime forgives some of the last.
 #include "tests/gpusim/parts.h"
 
 #include <cuda.h>
@@ -13,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <vector>
 
 enum : int64_t { PAGE = 2 << 20 };
 enum { RUNTIME = 13000 };
@@ -21,6 +26,9 @@ struct sim_stream {
     int flags, priority;
     std::deque<std::function<bool()>> work; // not done yet
     int64_t n_done;
+};
+struct sim_graph {
+    std::vector<std::function<void()>> nodes;
 };
 struct sim_event {
     bool recorded, timed;
@@ -50,6 +58,28 @@ int sim_card_arch(void) { return driver.arch; }
 int sim_card_chosen(void) { return driver.chosen; }
 void sim_driver(int version) { driver.version = version; }
 void sim_card_bytes(int64_t n) { driver.total = n; }
+
+static struct {
+    cudaStream_t stream; // NULL: none is captured
+    struct sim_graph *graph;
+    const char *broken;
+    const char *last_broken;
+} capture;
+
+const char *sim_capture_broken_by(void) { return capture.last_broken ? capture.last_broken : ""; }
+
+bool sim_breaks_capture(const char *what)
+{
+    if (capture.stream && !capture.broken) capture.broken = capture.last_broken = what;
+    return capture.stream != nullptr;
+}
+
+bool sim_note(cudaStream_t s, std::function<void()> work)
+{
+    if (!capture.stream || s != capture.stream) return false;
+    capture.graph->nodes.push_back(std::move(work));
+    return true;
+}
 
 static cudaError_t said(cudaError_t code)
 {
@@ -114,6 +144,7 @@ cudaError_t cudaMemGetInfo(size_t *left, size_t *total)
 
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
+    if (sim_breaks_capture("cudaMalloc")) return said(cudaErrorStreamCaptureUnsupported);
     *p = nullptr;
     sim_counting()->allocations++;
     if (sim_fault_text()[0]) return said(cudaSuccess);
@@ -128,6 +159,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 
 cudaError_t cudaFree(void *p)
 {
+    if (sim_breaks_capture("cudaFree")) return said(cudaErrorStreamCaptureUnsupported);
     if (!p) return said(cudaSuccess);
     auto at = driver.blocks.find(p);
     if (at == driver.blocks.end()) return said(cudaErrorInvalidValue);
@@ -139,6 +171,7 @@ cudaError_t cudaFree(void *p)
 
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned)
 {
+    if (sim_breaks_capture("cudaHostAlloc")) return said(cudaErrorStreamCaptureUnsupported);
     sim_counting()->allocations++;
     *p = malloc(bytes ? bytes : 1);
     if (!*p) return said(cudaErrorMemoryAllocation);
@@ -184,6 +217,70 @@ void sim_catch_up(cudaStream_t s)
     for (int64_t end = end_of(s); !advance(s, end);) {}
 }
 
+// ---- graphs
+
+void sim_tensor_taken(const void *p, int64_t bytes)
+{
+    if (!sim_note(capture.stream, [=] { sim_memory_taken(p, bytes); })) sim_memory_taken(p, bytes);
+}
+
+void sim_tensor_given_back(cudaStream_t s, const void *p, int64_t bytes)
+{
+    if (sim_note(s, [=] { sim_memory_given_back(p, bytes); })) return;
+    sim_catch_up(s);
+    sim_memory_given_back(p, bytes);
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mode)
+{
+    if (!s || capture.stream || mode != cudaStreamCaptureModeThreadLocal) return said(cudaErrorInvalidValue);
+    capture.stream = s;
+    capture.graph = new sim_graph;
+    capture.broken = nullptr;
+    return said(cudaSuccess);
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
+{
+    *g = nullptr;
+    if (!s || capture.stream != s) return said(cudaErrorInvalidValue);
+    capture.stream = nullptr;
+    if (capture.broken) {
+        delete capture.graph;
+        return said(cudaErrorStreamCaptureInvalidated);
+    }
+    *g = capture.graph;
+    return said(cudaSuccess);
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *run, cudaGraph_t g, unsigned long long flags)
+{
+    if (!g || flags != 0) return said(cudaErrorInvalidValue);
+    *run = new sim_graph(*g);
+    return said(cudaSuccess);
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t run, cudaStream_t s)
+{
+    if (!run || !s || sim_breaks_capture("cudaGraphLaunch")) return said(cudaErrorInvalidValue);
+    sim_catch_up(s);
+    sim_counting()->graphs++;
+    for (const auto &node : run->nodes) node();
+    return said(cudaSuccess);
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t run)
+{
+    delete run;
+    return said(cudaSuccess);
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t g)
+{
+    delete g;
+    return said(cudaSuccess);
+}
+
 // ---- transfers
 
 static cudaError_t copy_now(void *to, const void *from, size_t bytes)
@@ -194,33 +291,53 @@ static cudaError_t copy_now(void *to, const void *from, size_t bytes)
     return said(cudaSuccess);
 }
 
+// Beside the host's; the card works for it as for a kernel.
+static cudaError_t copy_inside(void *to, const void *from, size_t bytes)
+{
+    sim_counting()->launches++;
+    return copy_now(to, from, bytes);
+}
+
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t s)
 {
     if (!s) return said(cudaErrorInvalidValue);
     if (bytes == 0 || sim_fault_text()[0]) return said(cudaSuccess);
     bool to_device = kind != cudaMemcpyDeviceToHost, from_device = kind != cudaMemcpyHostToDevice;
     if (to_device != sim_is_device(to) || from_device != sim_is_device(from)) return said(cudaErrorInvalidValue);
-    if ((!from_device && is_pinned(from, bytes)) || (!to_device && is_pinned(to, bytes))) {
+    if (from_device && to_device) {
+        if (sim_note(s, [=] { copy_inside(to, from, bytes); })) return said(cudaSuccess);
+        sim_catch_up(s);
+        return copy_inside(to, from, bytes);
+    }
+    if (is_pinned(from_device ? to : from, bytes)) {
+        if (sim_note(s, [=] { copy_now(to, from, bytes); })) return said(cudaSuccess);
         sim_later(s, [=] {
             copy_now(to, from, bytes);
             return true;
         });
         return said(cudaSuccess);
     }
+    if (s == capture.stream && sim_breaks_capture("cudaMemcpyAsync of pageable memory"))
+        return said(cudaErrorStreamCaptureUnsupported);
     sim_catch_up(s);
-    if (from_device && to_device) sim_counting()->launches++; // the card works for it as for a kernel
-    if (!from_device || !to_device) sim_counting()->syncs++;  // pageable memory: the call returns when it is done
+    sim_counting()->syncs++; // pageable memory: the call returns when it is done
     return copy_now(to, from, bytes);
+}
+
+static cudaError_t set_now(void *p, int value, size_t bytes)
+{
+    void *at = sim_host_write(p, (int64_t)bytes, "cudaMemsetAsync writes");
+    if (at) memset(at, value, bytes);
+    return said(cudaSuccess);
 }
 
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t s)
 {
     if (!s) return said(cudaErrorInvalidValue);
     if (bytes == 0 || sim_fault_text()[0]) return said(cudaSuccess);
+    if (sim_note(s, [=] { set_now(p, value, bytes); })) return said(cudaSuccess);
     sim_catch_up(s);
-    void *at = sim_host_write(p, (int64_t)bytes, "cudaMemsetAsync writes");
-    if (at) memset(at, value, bytes);
-    return said(cudaSuccess);
+    return set_now(p, value, bytes);
 }
 
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t *s, unsigned flags, int priority)
@@ -251,6 +368,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
+    if (sim_breaks_capture("cudaStreamSynchronize")) return said(cudaErrorStreamCaptureUnsupported);
     if (!s) return said(cudaErrorInvalidValue);
     sim_counting()->syncs++;
     sim_catch_up(s);
@@ -259,12 +377,15 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
 
 cudaError_t cudaStreamQuery(cudaStream_t s)
 {
+    if (s == capture.stream && sim_breaks_capture("cudaStreamQuery")) return said(cudaErrorStreamCaptureUnsupported);
     if (!s) return said(cudaErrorInvalidValue);
     return advance(s, end_of(s)) ? said(cudaSuccess) : cudaErrorNotReady;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned)
 {
+    if (s == capture.stream && sim_breaks_capture("cudaStreamWaitEvent"))
+        return said(cudaErrorStreamCaptureUnsupported);
     if (!s) return said(cudaErrorInvalidValue);
     while (e->recorded && e->stream != s && !advance(e->stream, e->behind)) {}
     return said(cudaSuccess);
@@ -298,6 +419,10 @@ const char *cudaGetErrorString(cudaError_t code)
         return "device not ready";
     case cudaErrorNoKernelImageForDevice:
         return "no kernel image is available for execution on the device";
+    case cudaErrorStreamCaptureUnsupported:
+        return "operation not permitted when stream is capturing";
+    case cudaErrorStreamCaptureInvalidated:
+        return "operation failed due to a previous error during capture";
     case cudaErrorLaunchFailure:
         break;
     }
@@ -324,6 +449,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t e)
 
 cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 {
+    if (s == capture.stream && sim_breaks_capture("cudaEventRecord")) return said(cudaErrorStreamCaptureUnsupported);
     if (!s) return said(cudaErrorInvalidValue);
     e->recorded = true;
     e->stream = s;
@@ -334,6 +460,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
 
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
+    if (sim_breaks_capture("cudaEventSynchronize")) return said(cudaErrorStreamCaptureUnsupported);
     while (e->recorded && !advance(e->stream, e->behind)) {}
     return said(cudaSuccess); // of an event that was never recorded too
 }
@@ -356,6 +483,7 @@ CUresult cuMemAddressFree(CUdeviceptr, size_t) { return CUDA_SUCCESS; }
 
 CUresult cuMemCreate(CUmemGenericAllocationHandle *h, size_t bytes, const CUmemAllocationProp *prop, unsigned long long)
 {
+    sim_breaks_capture("cuMemCreate");
     sim_counting()->allocations++;
     if (bytes % PAGE != 0 || prop->type != CU_MEM_ALLOCATION_TYPE_PINNED || prop->location.id != driver.chosen)
         return 1;

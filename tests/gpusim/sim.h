@@ -42,8 +42,10 @@ struct sim_counts {
     int64_t launches, loaded, stored; // bytes of device memory
     int64_t watched;                  // of the loaded ones, those from watched ranges
     int64_t syncs, allocations;       // host waits; memory asked of the runtime or the driver
+    int64_t graphs;                   // launched; what is in them counts as launches too
 };
 struct sim_counts sim_take_counts(void); // since the last call
+const char *sim_capture_broken_by(void); // what the last capture that failed was asked for
 
 // ---- for the stand-ins of libraries
 

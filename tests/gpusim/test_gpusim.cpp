@@ -511,6 +511,184 @@ static void fastest_candidate_is_picked_if_its_bytes_are_right(void **)
     bed_close(&b);
 }
 
+// ---- records
+
+// y = gelu((twice + 1) x w^T), by way of memory of the arena.
+static void some_ops(struct bed *b, tensor y, tensor x, tensor w, float twice)
+{
+    int64_t mark = dev_arena_mark(b->a);
+    tensor t = dev_tensor(b->a, DT_F32, x.n, x.shape);
+    op_axpby(b->d, t, twice, x, 1, x);
+    op_linear(b->d, y, t, w, NO_TENSOR, ACT_GELU_TANH);
+    dev_arena_reset(b->a, mark);
+}
+
+enum { ROWS = 6, WIDTH = 32 };
+struct record_bed {
+    struct bed b;
+    tensor x, w, y;
+};
+
+static void record_bed_open(struct record_bed *r)
+{
+    bed_open(&r->b);
+    const int64_t xs[] = {ROWS, WIDTH}, ws[] = {WIDTH, WIDTH};
+    float v[WIDTH * WIDTH];
+    for (int i = 0; i < WIDTH * WIDTH; i++) v[i] = sinf((float)i);
+    r->x = dev_tensor(r->b.a, DT_F32, 2, xs);
+    r->w = dev_tensor(r->b.a, DT_F32, 2, ws);
+    r->y = dev_tensor(r->b.a, DT_F32, 2, xs);
+    dev_upload(r->b.d, r->w, v, DT_F32);
+}
+
+// x holds values of its own for each `turn`.
+static void fill_x(struct record_bed *r, int turn)
+{
+    float v[ROWS * WIDTH];
+    for (int i = 0; i < ROWS * WIDTH; i++) v[i] = cosf((float)(i * (turn + 1)));
+    dev_upload(r->b.d, r->x, v, DT_F32);
+}
+
+static void take_y(struct record_bed *r, float *y)
+{
+    struct err e = {};
+    dev_download(r->b.d, y, DT_F32, r->y);
+    if (dev_sync(r->b.d, &e) < 0) fail_msg("%s", e.text);
+}
+
+static void what_is_recorded_is_done_on_what_tensors_hold(void **)
+{
+    struct record_bed r;
+    record_bed_open(&r);
+    float plain[3][ROWS * WIDTH], again[ROWS * WIDTH];
+    for (int i = 0; i < 3; i++) {
+        fill_x(&r, i);
+        some_ops(&r.b, r.y, r.x, r.w, 2);
+        take_y(&r, plain[i]);
+    }
+    assert_true(dev_records(r.b.d));
+    dev_record_begin(r.b.d);
+    some_ops(&r.b, r.y, r.x, r.w, 2);
+    struct dev_record *record = dev_record_end(r.b.d);
+    assert_non_null(record);
+    take_y(&r, again); // nothing was done meanwhile
+    assert_memory_equal(again, plain[2], sizeof again);
+    sim_take_counts();
+    for (int i = 0; i < 3; i++) {
+        fill_x(&r, i);
+        assert_true(dev_repeat(r.b.d, record));
+        take_y(&r, again);
+        assert_memory_equal(again, plain[i], sizeof again);
+    }
+    assert_int_equal(sim_take_counts().graphs, 3);
+    dev_record_free(&record);
+    bed_close(&r.b);
+}
+
+// Why a forward may not be given a step's numbers by value.
+static void a_number_given_by_value_stays_as_it_was(void **)
+{
+    struct record_bed r;
+    record_bed_open(&r);
+    float first[ROWS * WIDTH], second[ROWS * WIDTH], again[ROWS * WIDTH], number = 2;
+    fill_x(&r, 0);
+    some_ops(&r.b, r.y, r.x, r.w, 3);
+    take_y(&r, second);
+    some_ops(&r.b, r.y, r.x, r.w, number);
+    take_y(&r, first);
+    dev_record_begin(r.b.d);
+    some_ops(&r.b, r.y, r.x, r.w, number);
+    struct dev_record *record = dev_record_end(r.b.d);
+    number = 3;
+    assert_true(dev_repeat(r.b.d, record));
+    take_y(&r, again);
+    assert_memory_equal(again, first, sizeof again);
+    assert_memory_not_equal(again, second, sizeof again);
+    dev_record_free(&record);
+    bed_close(&r.b);
+}
+
+enum trouble { CROSSES, NEW_SHAPE, SCRATCH_GROWS, ARENA_GROWS };
+static void cause(struct record_bed *r, enum trouble t)
+{
+    float v[ROWS * WIDTH];
+    const int64_t wide[] = {WIDTH, WIDTH}, more = int64_t(80) << 20;
+    int64_t mark = dev_arena_mark(r->b.a);
+    if (t == CROSSES) dev_download(r->b.d, v, DT_F32, r->y);
+    if (t == NEW_SHAPE) op_linear(r->b.d, dev_tensor(r->b.a, DT_F32, 2, wide), r->w, r->w, NO_TENSOR, ACT_NONE);
+    if (t == SCRATCH_GROWS) cuda_scratch_of(r->b.d, SCRATCH_SUM, 64 << 20);
+    if (t == ARENA_GROWS) dev_tensor(r->b.a, DT_U8, 1, &more);
+    dev_arena_reset(r->b.a, mark);
+}
+
+// What cannot be recorded leaves the device as it was; ops are launched one by one from then on.
+static void what_cannot_be_recorded_is_done_plainly(void **)
+{
+    for (int t = CROSSES; t <= ARENA_GROWS; t++) {
+        struct record_bed r;
+        float plain[ROWS * WIDTH], again[ROWS * WIDTH];
+        record_bed_open(&r);
+        struct dev_arena *small = r.b.a;
+        r.b.a = dev_arena_new(r.b.d, "roomy", 256 << 20);
+        fill_x(&r, 0);
+        some_ops(&r.b, r.y, r.x, r.w, 2);
+        take_y(&r, plain);
+        dev_record_begin(r.b.d);
+        some_ops(&r.b, r.y, r.x, r.w, 2);
+        cause(&r, (enum trouble)t);
+        some_ops(&r.b, r.y, r.x, r.w, 2);
+        assert_null(dev_record_end(r.b.d));
+        assert_false(dev_records(r.b.d));
+        some_ops(&r.b, r.y, r.x, r.w, 2);
+        take_y(&r, again);
+        assert_memory_equal(again, plain, sizeof again);
+        dev_arena_free(&r.b.a);
+        r.b.a = small;
+        bed_close(&r.b);
+    }
+}
+
+static void a_record_is_void_when_scratch_has_moved(void **)
+{
+    struct record_bed r;
+    float y[ROWS * WIDTH];
+    record_bed_open(&r);
+    fill_x(&r, 0);
+    some_ops(&r.b, r.y, r.x, r.w, 2);
+    dev_record_begin(r.b.d);
+    some_ops(&r.b, r.y, r.x, r.w, 2);
+    struct dev_record *record = dev_record_end(r.b.d);
+    assert_true(dev_repeat(r.b.d, record));
+    cuda_scratch_of(r.b.d, SCRATCH_SUM, 64 << 20);
+    assert_false(dev_repeat(r.b.d, record));
+    take_y(&r, y);
+    dev_record_free(&record);
+    bed_close(&r.b);
+}
+
+// The stand-in's own care, beneath what the device asks of it.
+static void a_capture_refuses_what_the_runtime_refuses(void **)
+{
+    struct bed b;
+    bed_open(&b);
+    cudaStream_t s = cuda_stream(b.d);
+    cudaGraph_t g = NULL;
+    void *p = NULL;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+        cudaError_t code = i == 0   ? cudaMalloc(&p, 16)
+                           : i == 1 ? cudaStreamSynchronize(s)
+                                    : cudaMemcpyAsync(b.x, b.host, 16, cudaMemcpyHostToDevice, s);
+        assert_int_equal(code, cudaErrorStreamCaptureUnsupported);
+        assert_int_equal(cudaStreamEndCapture(s, &g), cudaErrorStreamCaptureInvalidated);
+        assert_null(g);
+    }
+    assert_string_equal(sim_capture_broken_by(), "cudaMemcpyAsync of pageable memory");
+    assert_int_equal(cudaStreamEndCapture(s, &g), cudaErrorInvalidValue);
+    cudaGetLastError();
+    bed_close(&b);
+}
+
 static void library_checks_its_arguments(void **)
 {
     cublasLtMatrixLayout_t l;
@@ -542,6 +720,11 @@ int main()
         cmocka_unit_test(wrong_way_is_dropped_and_the_next_taken),
         cmocka_unit_test(good_card_drops_nothing),
         cmocka_unit_test(fastest_candidate_is_picked_if_its_bytes_are_right),
+        cmocka_unit_test(what_is_recorded_is_done_on_what_tensors_hold),
+        cmocka_unit_test(a_number_given_by_value_stays_as_it_was),
+        cmocka_unit_test(what_cannot_be_recorded_is_done_plainly),
+        cmocka_unit_test(a_record_is_void_when_scratch_has_moved),
+        cmocka_unit_test(a_capture_refuses_what_the_runtime_refuses),
         cmocka_unit_test(library_checks_its_arguments),
     };
     return cmocka_run_group_tests_name("gpusim", tests, NULL, NULL);

@@ -17,6 +17,7 @@
 static int group_setup(void **state)
 {
     (void)state;
+    sim_card_bytes((int64_t)2 << 30); // addresses are never used twice, and a card's worth goes to each arena
     return film_begin();
 }
 
@@ -69,9 +70,62 @@ static void a_step_only_launches(void **state)
     assert_memory_equal(streamed.yuv, whole.yuv, FILM_SHORT * FILM_FRAME_BYTES);
 }
 
+// The second step is recorded, later ones repeat it at their own times: a number of one step that stood in the record
+// would show in the next. What is recorded neither allocates nor waits, or there would be no graph.
+static void repeated_steps_have_the_bytes_of_plain_ones(void **state)
+{
+    (void)state;
+    static struct film plain, repeated;
+    const struct film_how how = {.frames = FILM_SHORT, .steps = FILM_STEPS_MOST};
+    struct dev *d = NULL;
+    struct err e = {0};
+    assert_int_equal(dev_open(&d, "cuda", 0, &e), 0);
+    dev_set_records(d, false);
+    film_render(d, how, &plain);
+    dev_close(&d);
+    render_on("cuda", how, &repeated);
+    for (int i = 0; i < FILM_STEPS_MOST; i++) {
+        const struct sim_counts *p = &plain.step[i], *r = &repeated.step[i];
+        assert_int_equal(p->graphs, 0);
+        assert_int_equal(r->graphs, i > 0);
+        if (i == 0) continue; // with all that went before
+        assert_int_equal(r->launches, p->launches);
+        assert_int_equal(r->syncs, 1);
+        assert_int_equal(r->allocations, 0);
+    }
+    assert_string_equal(sim_capture_broken_by(), "");
+    assert_memory_equal(repeated.yuv, plain.yuv, FILM_SHORT * FILM_FRAME_BYTES);
+}
+
+// What a job took of the card is given back when it ends, in the middle of its steps too. What stays is the device's
+// own, taken once.
+static void a_job_that_ends_early_leaves_no_memory_behind(void **state)
+{
+    (void)state;
+    static struct film f;
+    struct dev *d = NULL;
+    struct err e = {0};
+    int64_t left[3];
+    assert_int_equal(dev_open(&d, "cuda", 0, &e), 0);
+    int64_t fresh = dev_memory_free(d);
+    for (int i = 0; i < 3; i++) {
+        // the first in whole, which meets all shapes; the others end before and after a step was recorded
+        film_render(d, (struct film_how){.frames = FILM_SHORT, .steps = FILM_STEPS_MOST, .ends = i}, &f);
+        left[i] = dev_memory_free(d);
+    }
+    print_message("the device keeps %lld bytes of its own\n", (long long)(fresh - left[0]));
+    assert_int_equal(left[1], left[0]);
+    assert_int_equal(left[2], left[0]);
+    dev_close(&d);
+    assert_int_equal(dev_open(&d, "cuda", 0, &e), 0);
+    assert_int_equal(dev_memory_free(d), fresh);
+    dev_close(&d);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(segment_equals_the_cpu),
-                                       cmocka_unit_test(a_step_only_launches)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(segment_equals_the_cpu), cmocka_unit_test(a_step_only_launches),
+                                       cmocka_unit_test(repeated_steps_have_the_bytes_of_plain_ones),
+                                       cmocka_unit_test(a_job_that_ends_early_leaves_no_memory_behind)};
     return cmocka_run_group_tests_name("gpusim worker", tests, group_setup, group_teardown);
 }

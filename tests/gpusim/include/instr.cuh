@@ -6,6 +6,8 @@
 
 #include <cuda_runtime.h>
 
+#include <functional>
+
 template <class T> inline T load(const T *p)
 {
     T v;
@@ -50,25 +52,30 @@ inline float f16_value(unsigned short h) { return f16_to_f32(h); }
 inline float power_of_2(float v) { return exp2f(v); }
 
 void sim_catch_up(cudaStream_t s);
+bool sim_note(cudaStream_t s, std::function<void()> work); // while s is captured: kept instead of done
+void sim_tensor_taken(const void *p, int64_t bytes);
+void sim_tensor_given_back(cudaStream_t s, const void *p, int64_t bytes);
 template <class F> void sim_call(void *f) { (*(F *)f)(); }
 template <class K, class... A>
-void sim_launch_of(const char *name, dim3 blocks, dim3 threads, size_t shared, K kernel, A... arguments)
+void sim_launch_of(cudaStream_t s, const char *name, dim3 blocks, dim3 threads, size_t shared, K kernel, A... arguments)
 {
-    auto f = [&] { kernel(arguments...); };
-    sim_launch(name, blocks, threads, shared, sim_call<decltype(f)>, &f);
+    auto f = [=] { kernel(arguments...); };
+    auto launch = [=] { sim_launch(name, blocks, threads, shared, sim_call<decltype(f)>, (void *)&f); };
+    if (sim_note(s, launch)) return;
+    sim_catch_up(s);
+    launch();
 }
 #define LAUNCH(d, kernel, blocks, threads, shared, ...)                                                                \
     do {                                                                                                               \
         const dim3 blocks_(blocks);                                                                                    \
         if (blocks_.x == 0 || blocks_.y == 0 || blocks_.z == 0) break;                                                 \
-        sim_catch_up(cuda_stream(d));                                                                                  \
-        sim_launch_of(#kernel, blocks_, (threads), (size_t)(shared), (kernel), __VA_ARGS__);                           \
+        sim_launch_of(cuda_stream(d), #kernel, blocks_, (threads), (size_t)(shared), (kernel), __VA_ARGS__);           \
         cuda_launched(d, #kernel);                                                                                     \
     } while (0)
 
-inline void memory_taken(const void *p, int64_t bytes) { sim_memory_taken(p, bytes); }
+inline void memory_taken(const void *p, int64_t bytes) { sim_tensor_taken(p, bytes); }
 // What the stream still has to do may touch it.
-#define memory_given_back(d, p, bytes) (sim_catch_up(cuda_stream(d)), sim_memory_given_back(p, bytes))
+#define memory_given_back(d, p, bytes) sim_tensor_given_back(cuda_stream(d), p, bytes)
 enum { MEMORY_GAP = 256 };
 
 #endif
