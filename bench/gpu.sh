@@ -12,6 +12,7 @@ if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L 2>/dev/null | grep -q '
   echo "bench/gpu.sh: this machine has no NVIDIA driver or no card" >&2
   exit 3
 fi
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 # containers are root
 cards=$(nvidia-smi -L | grep -c '^GPU ')
 name=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)
 # 9.0 is built as 90a; the build refuses what it has no kernels for, by name.
