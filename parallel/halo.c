@@ -65,22 +65,47 @@ void halo_trade(const struct halo *h, struct dev_arena *a, tensor x, int64_t bef
     dev_arena_reset(a, mark);
 }
 
-void halo_gather(const struct halo *h, struct dev_arena *a, tensor whole, tensor band)
+// Bytes of each rank's band; the caller frees them.
+static int64_t *band_bytes(const struct halo *h, tensor whole)
 {
-    int64_t mark = dev_arena_mark(a), total = whole.shape[h->axis], line = tensor_count(whole) / total;
-    tensor all = dev_tensor(a, whole.dtype, SHAPE(tensor_count(whole)));
     int n = comm_size(h->comm);
+    int64_t total = whole.shape[h->axis], line = tensor_count(whole) / total;
     int64_t *bytes = calloc((size_t)n, sizeof *bytes);
     BUG_IF(!bytes, "no memory for %d ranks", n);
     for (int i = 0; i < n; i++) bytes[i] = span_length(halo_span(h, i, total)) * line * dtype_size(whole.dtype);
-    comm_all_gatherv(h->comm, all.data, band.data, bytes);
-    free(bytes);
-    for (int i = 0; i < n; i++) {
+    return bytes;
+}
+
+// Bands, one behind the other, as a picture.
+static void put_together(const struct halo *h, tensor whole, tensor all)
+{
+    int64_t total = whole.shape[h->axis], line = tensor_count(whole) / total;
+    for (int i = 0; i < comm_size(h->comm); i++) {
         struct span s = halo_span(h, i, total);
         if (span_length(s) == 0) continue;
         tensor to = tensor_slice(whole, h->axis, s.from, s.to);
         tensor from = tensor_slice(all, 0, s.from * line, s.to * line);
         op_copy(h->dev, to, tensor_reshape(from, to.n, to.shape));
     }
+}
+
+void halo_gather(const struct halo *h, struct dev_arena *a, tensor whole, tensor band)
+{
+    int64_t mark = dev_arena_mark(a), *bytes = band_bytes(h, whole);
+    tensor all = dev_tensor(a, whole.dtype, SHAPE(tensor_count(whole)));
+    comm_all_gatherv(h->comm, all.data, band.data, bytes);
+    put_together(h, whole, all);
+    free(bytes);
+    dev_arena_reset(a, mark);
+}
+
+void halo_gather_to(const struct halo *h, int root, struct dev_arena *a, tensor whole, tensor band)
+{
+    int64_t mark = dev_arena_mark(a), *bytes = band_bytes(h, whole);
+    bool mine = comm_rank(h->comm) == root;
+    tensor all = mine ? dev_tensor(a, whole.dtype, SHAPE(tensor_count(whole))) : NO_TENSOR;
+    comm_gatherv(h->comm, root, all.data, band.data, bytes);
+    if (mine) put_together(h, whole, all);
+    free(bytes);
     dev_arena_reset(a, mark);
 }

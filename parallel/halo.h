@@ -30,5 +30,7 @@ void halo_trade(const struct halo *h, struct dev_arena *scratch, tensor x, int64
 
 // The whole picture on every rank: whole [t, H, W, c] from this rank's band, dense. All ranks call it together.
 void halo_gather(const struct halo *h, struct dev_arena *scratch, tensor whole, tensor band);
+// The same on rank `root` alone; elsewhere `whole` stays as it is.
+void halo_gather_to(const struct halo *h, int root, struct dev_arena *scratch, tensor whole, tensor band);
 
 #endif

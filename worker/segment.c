@@ -190,6 +190,21 @@ static int64_t frames_decoded(const struct decoding *d)
     return 1 + (d->in->keep_to - 1 + TIME_STRIDE - 1) / TIME_STRIDE * TIME_STRIDE;
 }
 
+// Frames are sent by one rank, which corrects them too. Where a tail is made of them all ranks need them, who encode it
+// together.
+static void decode_slice(struct decoding *d, struct vae_stream *v, tensor pixels, tensor z, int64_t first)
+{
+    enum { SENDER = 0 };
+    const struct segment *s = d->s;
+    const struct spec_render *r = s->j.spec;
+    bool all = d->in->want_tail && first + pixels.shape[0] > r->frame_num - r->motion_frame;
+    if (all)
+        vae_decode_slice(v, pixels, z);
+    else
+        vae_decode_slice_for(v, SENDER, pixels, z);
+    if (all || !s->j.mesh || comm_rank(s->j.mesh->world) == SENDER) take_slice(d, pixels, first);
+}
+
 static int decode(struct decoding *d, tensor x, const struct render_sink *sink, struct err *e)
 {
     struct segment *s = d->s;
@@ -200,8 +215,7 @@ static int decode(struct decoding *d, tensor x, const struct render_sink *sink, 
     int rc = 0;
     for (int64_t i = 0; i < t && rc == 0; i++) {
         tensor slice = i ? pixels : tensor_slice(pixels, 0, 0, 1);
-        vae_decode_slice(v, slice, tensor_slice(x, 1, i, i + 1));
-        take_slice(d, slice, i ? 4 * i - 3 : 0);
+        decode_slice(d, v, slice, tensor_slice(x, 1, i, i + 1), i ? 4 * i - 3 : 0);
         if (sink && sink->step && (rc = sink->step(sink->ctx, "decode", (int)i + 1, (int)t)) < 0)
             err_set(e, rc, "segment %lld ended while decoding", (long long)d->in->number + 1);
         if (rc == 0) rc = dev_sync(s->dev, e);

@@ -35,6 +35,8 @@ void vae_stream_close(struct vae_stream **s);
 void vae_encode_slice(struct vae_stream *s, tensor z, tensor pixels);
 // One latent frame z [16, 1, h/8, w/8] to pixels [1, h, w, 3] (first call) or [4, h, w, 3]; not clamped.
 void vae_decode_slice(struct vae_stream *s, tensor pixels, tensor z);
+// The same for rank `rank` of those that share the work; on the others `pixels` stays as it is.
+void vae_decode_slice_for(struct vae_stream *s, int rank, tensor pixels, tensor z);
 
 // Whole clips by slices: t pixels frames, of which 1 + 4 floor((t-1)/4) are used; z [16, 1 + (t-1)/4, h/8, w/8].
 void vae_encode(const struct vae *v, struct dev_arena *a, tensor z, tensor pixels, const struct tap *tap);

@@ -336,10 +336,15 @@ static void attend_gathers(struct vae_stream *s)
 
 static bool has_lines(const struct vae_stream *s) { return s->edge == 0 || span_length(s->halo.own) > 0; }
 
-// The whole picture from bands.
-static void collect(struct vae_stream *s, tensor whole, tensor band)
+enum { EVERYWHERE = -1 };
+
+// The whole picture from bands, for one rank or EVERYWHERE.
+static void collect(struct vae_stream *s, int rank, tensor whole, tensor band)
 {
-    if (s->edge > 0) halo_gather(&s->halo, s->a, whole, band);
+    if (s->edge > 0 && rank == EVERYWHERE)
+        halo_gather(&s->halo, s->a, whole, band);
+    else if (s->edge > 0)
+        halo_gather_to(&s->halo, rank, s->a, whole, band);
 }
 
 // ---- streams
@@ -425,13 +430,15 @@ void vae_encode_slice(struct vae_stream *s, tensor z, tensor pixels)
         op_linear(s->d, y, m, s->v->to_z_w, s->v->to_z_b, ACT_NONE);
     } else
         attend_gathers(s);
-    collect(s, whole, y);
+    collect(s, EVERYWHERE, whole, y);
     op_copy(s->d, channels_last(z), whole);
     dev_arena_reset(s->a, mark);
     s->chunk++;
 }
 
-void vae_decode_slice(struct vae_stream *s, tensor pixels, tensor z)
+void vae_decode_slice(struct vae_stream *s, tensor pixels, tensor z) { vae_decode_slice_for(s, EVERYWHERE, pixels, z); }
+
+void vae_decode_slice_for(struct vae_stream *s, int rank, tensor pixels, tensor z)
 {
     check_slice(s, pixels);
     int64_t mark = dev_arena_mark(s->a), c = s->v->z_dim;
@@ -445,7 +452,7 @@ void vae_decode_slice(struct vae_stream *s, tensor pixels, tensor z)
         run_half(s, out, y);
     } else
         attend_gathers(s);
-    collect(s, pixels, out);
+    collect(s, rank, pixels, out);
     dev_arena_reset(s->a, mark);
     s->chunk++;
 }
