@@ -55,5 +55,22 @@ grep -q "item-2: job 5 completed" out || fail "items: $(cat out)"
 says "give as many of each, or one" 2 longtake batch --audios "$voice" "$voice" --images a b c
 echo "seed: 3" >empty.yaml
 says "has no list .items" 2 longtake batch empty.yaml
+
+# films that are there already, cannot be brought, or would have one name
+n=$(longtake list | wc -l)
+says "films/turned.mp4 exists; move it away" 2 longtake batch --audio "$voice" --images turned.png "$picture" -o films
+[ "$(longtake list | wc -l)" -eq "$n" ] || fail "a batch whose film has no place has numbers"
+rm films/turned.mp4
+says "films/portrait.mp4 is there already" 1 longtake batch --audio "$voice" --images "$picture" poem.png turned.png --key b -o films
+[ -e films/turned.mp4 ] || fail "a batch that is asked again brings no more: $(ls films)"
+mkdir -p more/portrait.mp4.part other
+says "more/portrait.mp4.part" 1 longtake batch --audio "$voice" --images "$picture" turned.png -o more
+[ -e more/turned.mp4 ] || fail "a film that cannot be brought stops another: $(ls more)"
+cp "$picture" film-3.png
+cp "$picture" film.png
+cp turned.png other/film.png
+mkdir three
+says "film-3-3: job" 0 longtake batch --audio "$voice" --images film-3.png film.png other/film.png -o three
+[ "$(ls three | wc -l)" -eq 3 ] || fail "three films: $(ls three)"
 drain
 echo "batch: $checks checks passed"

@@ -47,6 +47,9 @@ says "the key 'a' was used for another job, 1" 2 longtake submit --image "$here/
 says "model cannot be chosen by a client" 2 longtake submit --image "$here/deploy/media/portrait.png" --audio "$here/deploy/media/voice.wav" --model /etc
 says "there is no job 99" 2 longtake status 99
 says "is no number of a job" 2 longtake status x
+says "'18446744073709551617' is no number of a job" 2 longtake status 18446744073709551617
+says "one job at a time, and not also '2'" 2 longtake status 1 2
+says "unknown flag --jsom; did you mean --json" 2 longtake status 1 --jsom
 completes 1
 # what is on record of it
 longtake report 1 --json >report || fail "no report"

@@ -133,6 +133,20 @@ static const char *item_name(struct client *c, const struct spec *s, const struc
     return arena_printf(&c->arena, "%.*s", dot ? (int)(dot - name) : (int)strlen(name), name);
 }
 
+static const char *film_path(struct client *c, const struct batch *b, const char *name)
+{
+    return arena_printf(&c->arena, "%s/%s.mp4", b->folder, name);
+}
+
+// A film that could not be brought is not rendered first. With a key the batch may be one that was begun before.
+static int place_check(struct client *c, const struct batch *b, const char *name, struct err *e)
+{
+    struct stat st;
+    const char *path = b->folder && !c->key ? film_path(c, b, name) : NULL;
+    if (!path || lstat(path, &st) < 0) return 0;
+    return err_set(e, E_INPUT, "%s exists; move it away, or choose another folder with -o", path);
+}
+
 static int items_make(struct client *c, const struct batch *b, json_t *list, const char **name, struct err *e)
 {
     int rc = 0;
@@ -141,8 +155,12 @@ static int items_make(struct client *c, const struct batch *b, json_t *list, con
         spec_init(&s);
         rc = item_read(&s, b, i, e);
         name[i] = item_name(c, &s, b, i);
-        for (int k = 0; k < i; k++)
-            if (strcmp(name[k], name[i]) == 0) name[i] = arena_printf(&c->arena, "%s-%d", name[i], i + 1);
+        for (int k = 0; k < i; k++) {
+            if (strcmp(name[k], name[i]) != 0) continue;
+            name[i] = arena_printf(&c->arena, "%s-%d", name[i], i + 1);
+            k = -1; // the longer name may be that of any
+        }
+        if (rc >= 0) rc = place_check(c, b, name[i], e);
         json_t *tree = spec_write(&s);
         json_object_del(tree, "overwrite");
         json_object_del(tree, "output");
@@ -159,15 +177,27 @@ static int items_make(struct client *c, const struct batch *b, json_t *list, con
 struct told {
     uint64_t id;
     char status[16];
+    bool unfetched;
 };
 
-static int fetch_one(struct client *c, const struct batch *b, const char *name, struct err *e)
+// A film that cannot be brought here is said, and stops no other. A batch of a key finds those it has brought before.
+static int fetch_one(struct client *c, const struct batch *b, const char *name, struct told *told, struct err *e)
 {
+    struct err why = {0};
     struct stat st;
-    c->output = arena_printf(&c->arena, "%s/%s.mp4", b->folder, name);
-    if (lstat(c->output, &st) == 0)
-        return err_set(e, E_INPUT, "%s exists; move it away, then longtake fetch", c->output);
-    return client_fetch(c, e);
+    c->output = film_path(c, b, name);
+    if (c->key && lstat(c->output, &st) == 0) {
+        if (!c->json) printf("%s: %s is there already, and stays\n", name, c->output);
+        return 0;
+    }
+    int rc = lstat(c->output, &st) == 0
+                 ? err_set(&why, E_INPUT, "%s exists; move it away, then longtake fetch %llu -o FILE", c->output,
+                           (unsigned long long)c->id)
+                 : client_fetch(c, &why);
+    if (rc == E_LOST) return err_set(e, E_LOST, "%s", why.text); // nor will the next one be
+    told->unfetched = rc < 0;
+    if (rc < 0) cli_complain(&why);
+    return 0;
 }
 
 // One question about all items; those that changed are shown, those that are done fetched. *n_open: not over.
@@ -190,7 +220,7 @@ static int look(struct client *c, const struct batch *b, uint64_t batch, struct 
             bool done = status && strcmp(status, "completed") == 0;
             c->id = after = (uint64_t)client_number(o, "id");
             *n_open += !status || !client_is_over(status);
-            *n_failed += status && client_is_over(status) && !done;
+            *n_failed += (status && client_is_over(status) && !done) || told[i].unfetched;
             if (!status || strcmp(status, told[i].status) == 0) continue;
             snprintf(told[i].status, sizeof told[i].status, "%s", status);
             const char *why = json_string_value(json_object_get(json_object_get(o, "error"), "message"));
@@ -200,7 +230,8 @@ static int look(struct client *c, const struct batch *b, uint64_t batch, struct 
                 printf("%s: job %llu %s%s%s", name[i], (unsigned long long)c->id, status, why ? ": " : "",
                        why ? why : "");
             printf("\n");
-            if (done && b->folder) rc = fetch_one(c, b, name[i], e);
+            if (done && b->folder) rc = fetch_one(c, b, name[i], &told[i], e);
+            *n_failed += told[i].unfetched;
         }
         json_decref(page);
         if (rc < 0) return rc;

@@ -195,13 +195,24 @@ int client_bring(struct client *c, json_t *tree, struct err *e)
     return 0;
 }
 
+// What is neither a flag nor its value is the job's number.
+static int take_number(struct client *c, const char *word, struct err *e)
+{
+    char *end;
+    if (strncmp(word, "--", 2) == 0 && word[2]) return opt_unknown(rows, "flag", word + 2, e);
+    if (c->id > 0) return err_set(e, E_INPUT, "one job at a time, and not also '%s'; ask again for that one", word);
+    errno = 0;
+    c->id = strtoull(word, &end, 10);
+    if (c->id > 0 && *end == 0 && errno == 0 && word[0] != '-') return 0;
+    return err_set(e, E_INPUT, "'%s' is no number of a job; longtake list shows them", word);
+}
+
 // Takes the client's own flags out of argv, and with `id` the job's number and -o.
 int client_flags(struct client *c, bool id, int *argc, char **argv, struct err *e)
 {
     int n = 0;
     c->priority = 50;
     for (int i = 0; i < *argc; i++) {
-        char *end = NULL;
         const struct opt *o = strncmp(argv[i], "--", 2) == 0 ? opt_find(rows, argv[i] + 2) : NULL;
         if (id && strcmp(argv[i], "--relax-layout") == 0) {
             c->relax = true;
@@ -216,11 +227,10 @@ int client_flags(struct client *c, bool id, int *argc, char **argv, struct err *
             const char *from = argv[i];
             int rc = opt_set(o, c, &c->arena, from, o->type == OPT_FLAG ? "yes" : argv[++i], e);
             if (rc < 0) return rc;
-        } else if (id && c->id == 0 && (c->id = strtoull(argv[i], &end, 10)) > 0 && *end == 0)
-            continue;
-        else if (id)
-            return err_set(e, E_INPUT, "'%s' is no number of a job; longtake list shows them", argv[i]);
-        else
+        } else if (id) {
+            int rc = take_number(c, argv[i], e);
+            if (rc < 0) return rc;
+        } else
             argv[n++] = argv[i];
     }
     *argc = n;
