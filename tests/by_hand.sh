@@ -22,7 +22,7 @@ logged() { for _ in $(seq 400); do grep -q -- "$1" log && { ok "logged: $1"; ret
 
 longtake weights synth --seed 1 -o model >/dev/null
 ffmpeg -v error -y -stream_loop -1 -i "$here/deploy/media/voice.wav" -t 1 -c:a pcm_s16le voice.wav
-what=(--image "$here/deploy/media/portrait.png" --audio voice.wav --seed 3 --crf 0 --steps 12)
+what=(--image "$here/deploy/media/portrait.png" --audio voice.wav --seed 3 --crf 0 --steps 24)
 longtake render --model model "${what[@]}" -n 1 -o alone.mp4 >/dev/null 2>log || fail "render fails"
 
 : >log

@@ -84,7 +84,7 @@ long=(-n 3 "${brief[@]}" --steps 12)
 film whole "${long[@]}"
 nobody "a film"
 for victim in rank0 rank2 mpirun longtake; do
-  rm -rf killed.mp4 killed.mp4.longtake
+  rm -rf killed.mp4 killed.mp4.longtake log # of the one before: what is waited for must be this one's
   "$bin/longtake" render "${common[@]}" "${long[@]}" --json -o killed.mp4 >/dev/null 2>log &
   pid=$!
   for _ in $(seq 3000); do
