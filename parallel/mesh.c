@@ -48,7 +48,9 @@ int mesh_plan(struct mesh_shape *out, int n, struct mesh_shape wish, struct mesh
                        f.n_branches, f.n_branches);
     int64_t fixed = (int64_t)(s.guide ? s.guide : 1) * (s.ring ? s.ring : 1) * (s.heads ? s.heads : 1);
     if (fixed > n || n % fixed != 0)
-        return err_set(e, E_INPUT, "a layout of guide %d x ring %d x heads %d needs %s%lld ranks, and there are %d",
+        return err_set(e, E_INPUT,
+                       "a layout of guide %d x ring %d x heads %d needs %s%lld ranks, and there are %d; start as many, "
+                       "or take another layout (auto finds one)",
                        s.guide ? s.guide : 1, s.ring ? s.ring : 1, s.heads ? s.heads : 1,
                        s.guide && s.ring && s.heads ? "" : "a multiple of ", (long long)fixed, n);
     int rest = n / (int)fixed;

@@ -180,6 +180,12 @@ refused 3 "heads that do not divide" "3 ranks cannot share the model's 4 attenti
 refused 3 "guide ranks without branches" "2 ranks for 1 branch of guidance" -n 2 --layout 2x1x1
 refused 3 "no layout" "'pairs' is no layout" -n 2 --layout pairs
 
+rc=0
+timeout 60 "$bin/longtake" plan --model model -n 2 --layout 1x2x2 >/dev/null 2>log || rc=$?
+[ "$rc" -eq 3 ] && [ "$(wc -l <log)" -eq 1 ] && grep -q "needs 4 ranks, and there are 2; start as many" log ||
+  fail "plan, of a layout of more ranks: status $rc: $(cat log)"
+ok "plan refuses it in a line"
+
 "$bin/longtake" weights synth --seed 2 -o other >/dev/null
 
 # apart STATUS SENTENCE WHAT COMMAND...: of two ranks by hand, rank 1 is COMMAND, and rank 0 says why it cannot be

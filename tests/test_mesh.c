@@ -56,7 +56,8 @@ static void layouts_are_refused(void **state)
     refusal(3, (struct mesh_shape){.heads = 3}, f, "3 ranks cannot share the model's 40 attention heads evenly");
     refusal(3, (struct mesh_shape){.heads = 3}, f, "use 1, 2, 4, 5, 8, 10, 20 or 40");
     refusal(6, (struct mesh_shape){.guide = 2}, f, "2 ranks for 3 guidance branches; use 1");
-    refusal(3, (struct mesh_shape){.guide = 1, .ring = 2, .heads = 2}, f, "needs 4 ranks, and there are 3");
+    refusal(3, (struct mesh_shape){.guide = 1, .ring = 2, .heads = 2}, f,
+            "needs 4 ranks, and there are 3; start as many");
     refusal(4, (struct mesh_shape){.guide = 1, .ring = 1, .heads = 2}, f, "uses 2 of 4 ranks; start 2");
     refusal(5, (struct mesh_shape){.ring = 2}, f, "needs a multiple of 2 ranks, and there are 5");
     refusal(3, (struct mesh_shape){.guide = 1, .ring = 1}, f, "3 ranks cannot share");

@@ -49,6 +49,8 @@ static const struct opt rows[] = {
     {"steps", OPT_INT, AT(steps), 1, 1000},
     {"sample-text-guide-scale", OPT_REAL, AT(text_scale), 0, 100, .value = "X", .help = "1: no branch for words"},
     {"sample-audio-guide-scale", OPT_REAL, AT(audio_scale), 0, 100, .value = "X", .help = "1: none for the voice"},
+    {"text-scale", OPT_REAL, AT(text_scale), 0, 100},
+    {"audio-scale", OPT_REAL, AT(audio_scale), 0, 100},
     {"layout", OPT_TEXT, AT(layout), .value = "GxRxH", .help = "only this one: guide x ring x heads [all]"},
     {"device", OPT_TEXT, AT(device), .value = "NAME",
      .help = "cpu, cuda: measured here; h100, h200, a100, 4090: stated [cpu]"},

@@ -1,20 +1,24 @@
 // `longtake plan`: the worker measures and predicts, since it knows networks and ranks; this program starts as many of
-// it as are asked for and is then no more.
+// it as are asked for. Of the flags only the number of ranks and the model concern it; the rest are the worker's.
 //
-// Of the flags only the number of ranks and the model concern it; the rest are the worker's.
+// The trap: mpirun has its own say about a rank that refuses, under the sentence of rank 0, and is told to be quiet;
+// but then it is quiet about a rank that was killed, too. So that is told here.
 #include "daemon/cli/cli.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-enum { RANKS_MAX = 4096 };
+enum { RANKS_MAX = 4096, SIGNALLED = 128 };
 
-static char *const launcher[] = {"mpirun", "--oversubscribe",     "--bind-to", "none",
-                                 "--mca",  "mpi_yield_when_idle", "1",         "-n"};
+static char *const launcher[] = {
+    "mpirun", "--quiet", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1", "-n"};
 enum { N_LAUNCHER = sizeof launcher / sizeof *launcher };
 
 struct words {
@@ -54,6 +58,40 @@ static int count_ranks(int *n, const char *text, struct err *e)
     return 0;
 }
 
+static void complain_of_run(const char *program, bool many)
+{
+    struct err e;
+    err_set(&e, E_FATAL, "cannot run %s: %s; install it%s", program, strerror(errno),
+            many ? " (package openmpi-bin)" : " beside longtake");
+    cli_complain(&e);
+}
+
+// What the shell would say of mpirun, which ends as its first rank that fails.
+static int run_ranks(char **run)
+{
+    pid_t self = getpid(), child = fork();
+    int status = 0, code = EXIT_CONFIG;
+    struct err e;
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        if (getppid() == self) execvp(run[0], run);
+        complain_of_run(run[0], true);
+        _exit(EXIT_CONFIG);
+    }
+    signal(SIGINT, SIG_IGN); // is the ranks'
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+    if (child < 0)
+        complain_of_run(run[0], true);
+    else
+        code = WIFSIGNALED(status) ? SIGNALLED + WTERMSIG(status) : WEXITSTATUS(status);
+    if (code > SIGNALLED && code != SIGNALLED + SIGINT) {
+        err_set(&e, E_FATAL, "a rank ended on signal %d (%s); if nobody sent it, memory may be short: take fewer ranks",
+                code - SIGNALLED, strsignal(code - SIGNALLED));
+        cli_complain(&e);
+    }
+    return code;
+}
+
 int cli_plan(int argc, char **argv)
 {
     char worker[4200], model[4200], number[16];
@@ -73,20 +111,23 @@ int cli_plan(int argc, char **argv)
         char **run = all + N_LAUNCHER + 1;
         run[0] = worker;
         run[1] = "plan";
-        if (n > 1) { // mpirun ... -n N worker plan ...
+        if (n == 1)
+            execv(worker, run);
+        else if (access(worker, X_OK) == 0) { // mpirun ... -n N worker plan ...
             run = all;
             memcpy(run, launcher, sizeof launcher);
             snprintf(number, sizeof number, "%d", n);
             run[N_LAUNCHER] = number;
             setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0); // mpirun refuses root unless told twice
             setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
+            status = run_ranks(run);
         }
-        execvp(run[0], run);
-        err_set(&e, E_FATAL, "cannot run %s: %s; install it%s", run[0], strerror(errno),
-                n > 1 ? " (package openmpi-bin)" : " beside longtake");
-        status = EXIT_CONFIG;
-    }
-    cli_complain(&e);
+        if (run != all) {
+            complain_of_run(worker, false);
+            status = EXIT_CONFIG;
+        }
+    } else
+        cli_complain(&e);
     free(all);
     return status;
 }
