@@ -78,7 +78,6 @@ static int run_ranks(char **run)
         complain_of_run(run[0], true);
         _exit(EXIT_CONFIG);
     }
-    signal(SIGINT, SIG_IGN); // is the ranks'
     while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
     if (child < 0)
         complain_of_run(run[0], true);
