@@ -223,7 +223,7 @@ else
     sleep 0.1
   done
   wait "$pid" && fail "a group without a coordinator ended well"
-  grep -q "nobody has answered" log || fail "a group without a coordinator: $(tail -3 log)"
+  grep -q "nobody has answered for [0-9]* s; start the daemon" log || fail "a group without a coordinator: $(tail -3 log)"
   apart 1 ": .*\(cannot reserve\|cannot map\|no memory\)" "a rank without memory" bash -c 'ulimit -v $0; exec "$@"' \
     $((most - 100000)) "$bin/longtake-worker" "${by_hand[@]}" --model model
 fi

@@ -70,7 +70,7 @@ static void fast_wires_and_slow_ones(void **state)
     r.near = 20e9; // what hides behind attention is taken, though heads are usual
     expect(&f, &r, "1x2x1 2x1x1 1x2x1", "");
     r.near = 0.5e9; // a ring would win by 2 %: too little to leave the usual for
-    expect(&f, &r, "1x1x2 2x1x1 1x1x2", "1 as 1x1x1");
+    expect(&f, &r, "1x1x2 2x1x1 1x1x2", "of the model's own size and steps, where these 2 as 1x1x2");
     f.n = 7; // 7 ranks share no 40 heads
     r.near = 300e9;
     expect(&f, &r, "1x7x1 1x7x1 1x7x1", "");

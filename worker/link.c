@@ -409,7 +409,9 @@ static void trouble(struct link *l)
         log_warn("link.away", "text=\"%s\"", e.text);
     }
     if (l->away_ms == 0 || l->wait_ms == 0 || now - l->away_ms < l->wait_ms) return;
-    err_set(&e, E_LOST, "nobody has answered for %lld s", (long long)(now - l->away_ms) / 1000);
+    err_set(&e, E_LOST,
+            "nobody has answered for %lld s; start the daemon that --connect names, or give a longer --wait",
+            (long long)(now - l->away_ms) / 1000);
     refused(l, &e);
 }
 

@@ -66,12 +66,11 @@ static void advise(struct choice *c, const struct choice_for *f, const struct pl
     char text[64], less[64];
     if (!plan_fewer(&fewer, f->n, &f->net, &f->job, r) || !plan_is_faster(&fewer, own)) return;
     int n = fewer.shape.guide * fewer.shape.ring * fewer.shape.heads;
-    snprintf(
-        c->advice, sizeof c->advice,
-        "fewer ranks would be faster: %d as %s, about %.3g s a segment, where these %d as %s take %.3g; start them "
-        "with -n %d",
-        n, plan_text(&fewer, less, sizeof less), fewer.segment, f->n, plan_text(own, text, sizeof text), own->segment,
-        n);
+    snprintf(c->advice, sizeof c->advice,
+             "fewer ranks would be faster: %d as %s, about %.3g s for a segment of the model's own size and steps, "
+             "where these %d as %s take %.3g; start them with -n %d",
+             n, plan_text(&fewer, less, sizeof less), fewer.segment, f->n, plan_text(own, text, sizeof text),
+             own->segment, n);
 }
 
 int choice_make(struct choice *out, const struct choice_for *f, const struct plan_rates *r, struct err *e)
