@@ -119,7 +119,10 @@ struct dev_arena *dev_arena_new(struct dev *d, const char *name, int64_t capacit
     a->dev = d;
     snprintf(a->name, sizeof a->name, "%s", name);
     if (!d->memory->reserve(d, &a->extent, capacity_bytes)) {
-        dev_fault(d, "arena %s: cannot reserve %lld bytes of address space", name, (long long)capacity_bytes);
+        char size[40] = "what the machine has"; // of capacity 0
+        if (capacity_bytes) snprintf(size, sizeof size, "%lld bytes", (long long)capacity_bytes);
+        dev_fault(d, "arena %s: cannot reserve %s of address space; lift the limit of the process (ulimit -v)", name,
+                  size);
         a->extent = (struct extent){0};
     }
     return a;
