@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """How well the shipped small model speaks in each of the program's ways: one table.
 
-    quality.py [--bin build/bin] [--model deploy/model] [--faces 8] [--seconds 4] [--only WORD] [--minutes M]
+    quality.py [--bin build/bin] [--model deploy/model] [--faces 8] [--seconds 4] [--only WORD] [--minutes M [--sheet FILE]]
 
 Voices (French, Polish, Catalan, Scottish English; variants m7, f5, klatt3) and faces that no training saw are rendered by
 `longtake render`; what the films show is compared with the mouths that belong to the voices (deploy/puppet/measure.py says how).
 The first row is the truth itself, drawn: what reading mouths off frames costs. A way that the program refuses, or takes
-with a note that it has no effect, keeps its row, with the program's own words. --minutes M renders one more film of M minutes and one row for each of its minutes.
+with a note that it has no effect, keeps its row, with the program's own words. --minutes M renders one more film of M minutes: a row
+for each of its minutes, and its frames at the start, after one minute and five and at the end side by side in the PNG --sheet.
 
 Needs numpy, pycairo and espeak-ng's library (deploy/puppet/README.md), and ffmpeg; no network of the training code.
 The table goes to the standard output, and as CSV with the commit to bench/results/quality-COMMIT.csv.
@@ -99,6 +100,9 @@ class Gate:
         if isinstance(video, str):
             return [("long film", video)]
         read, truth, per = self.readers[0].read(video), self.said[0][1], 60 * measure.SECOND
+        if self.opt.sheet:
+            at = [0] + [k * per for k in (1, 5) if k * per < len(video)] + [len(video) - 1]
+            png.write(self.opt.sheet, np.concatenate(list(video[at].repeat(2, 1).repeat(2, 2)), 1))
         cut = lambda a, k: a[k * per:(k + 1) * per]
         one = lambda k: measure.film(0, cut(video, k), cut(read, k), cut(truth, k), k * per)
         return [("minute %d of one film" % (k + 1), measure.together([one(k)]))
@@ -131,6 +135,7 @@ def main():
     p.add_argument("--faces", type=int, default=8)
     p.add_argument("--seconds", type=float, default=4)
     p.add_argument("--minutes", type=int, default=0)
+    p.add_argument("--sheet", default="")
     p.add_argument("--only", default="")
     opt = p.parse_args()
     if not os.path.exists(os.path.join(opt.model, "model.yaml")):

@@ -18,7 +18,7 @@ import png
 import run
 from config import CONTEXT, CURVES, FRAMES, LATENTS, SEED_FACE_GATE, state_path
 from dit import dit_new, windows
-from make_clips import encode, net_of, vae_of, version, voice_of
+from make_clips import base_of, encode, net_of, vae_of, voice_of
 from reader import Reader
 from train_vae import fast
 
@@ -32,10 +32,8 @@ def times(steps):
 
 class Chain:
     def __init__(self):
-        base = run.load("cache/base.pt")
+        base = base_of()
         self.voice, self.vae, self.dit = voice_of(), vae_of(), net_of(run.load("dit.pt"), dit_new())
-        if base["version"] != version():
-            raise SystemExit("the transformer belongs to other VAE or voice weights; run make_clips.py and train_dit.py")
         self.mean, self.std = base["mean"], base["std"]
 
     def encode(self, x):

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 import run
 from config import DIT, FRAMES, CONTEXT, HERE, SIZE, VOICE, WIDE
 from dit import dit_new
-from make_clips import net_of, vae_of, version, voice_of
+from make_clips import base_of, net_of, vae_of, voice_of
 from train_lora import mark
 from voice import KERNELS, STRIDES
 
@@ -177,9 +177,9 @@ def voice_config():
 
 
 def main(folder):
-    base = run.load("cache/base.pt")
-    if base["version"] != version():
-        raise SystemExit("the clips, and so the transformer, belong to other VAE or voice weights")
+    base = base_of()
+    if run.load("dit.pt")["hears"] != base["voice"]:
+        raise SystemExit("the transformer has not heard the present voice network; train_dit.py goes on with it")
     (dit, second), lora = dit_tensors(), lora_tensors()
     buckets = "[1.00, %d, %d]" % (SIZE, SIZE)
     if second:

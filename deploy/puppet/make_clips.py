@@ -1,4 +1,4 @@
-"""Draws and encodes the clips that the transformer learns from: `make_clips.py COUNT [PAIRS]`.
+"""Draws and encodes the clips that the transformer learns from: `make_clips.py COUNT [PAIRS [PART PARTS]]`.
 
 Each clip keeps, as normalised latents in f16: the clip itself; what y holds of its reference (the first five latents; the
 grey rest is the same for all); and what its context looks like after some generations: decoded and encoded again,
@@ -9,8 +9,9 @@ Two clips in three go on from nine frames; the reference is the neutral portrait
 mouth. The others begin at their reference: the portrait, out of which the motion grows. Pairs are two people in a wide
 picture, one speaking or both; who is silent has the features of silence and a closed mouth.
 
-Shards of 250 clips, each from its own seed; a shard made with other VAE or voice weights is made again. Features are kept
-for each unit of speech, half of them as if recorded.
+Shards of 250 clips, each from its own seed, so that several processes may make every PARTS-th each (from PART on, 0 or
+more; the first run makes what they share). A shard made with another encoder of the VAE is made again. Features are kept apart,
+for each unit of speech, half of them as if recorded, and are made again when the voice network has gone on.
 """
 import sys
 
@@ -47,11 +48,19 @@ def vae_of():
     return net_of(run.load("vae.pt"), vae_new())
 
 
-def version():
-    """Changes with the weights that clips are made with (the decoder alone may go on)."""
+def versions():
+    """What clips are made with, and what features are: change with the weights (the VAE's decoder alone may go on)."""
     voice, vae = run.load("voice.pt"), run.load("vae.pt")
     total = sum(v.half().double().abs().sum() for k, v in vae["slow"]["value"].items() if k.startswith(("encoder.", "conv1.")))
-    return "%d-%.6g" % (voice["step"], float(total))
+    return "%.6g" % float(total), voice["step"]
+
+
+def base_of():
+    """Statistics and features, those of the present weights."""
+    base = run.load("cache/base.pt")
+    if not base or (base["version"], base["voice"]) != versions():
+        raise SystemExit("features or latents are of other weights; run make_clips.py, then train_dit.py")
+    return base
 
 
 def encode(vae, frames):
@@ -189,20 +198,20 @@ def features(voice):
     return torch.cat(rows + [voice(torch.zeros(1, z.shape[1])).flatten(2).half()])
 
 
-def main(count, pairs):
-    want, train = version(), bank("train")
-    vae = vae_of()
-    base = run.load("cache/base.pt")
-    if not base or base["version"] != want:
+def main(count, pairs=0, part=0, parts=1):
+    (want, voice), train = versions(), bank("train")
+    vae, base = vae_of(), run.load("cache/base.pt") or dict(version="", voice=-1)
+    if base["version"] != want:
         mean, std = statistics(vae, train)
         grey = {w: ((encode(vae, torch.zeros(1, FRAMES, SIZE, w, 3))[0] - mean) / std).half() for w in (SIZE, WIDE)}
-        same_voice = base and base["version"].split("-")[0] == want.split("-")[0] and len(base["features"]) == UNITS + 1
-        rows = base["features"] if same_voice else features(voice_of())
-        base = dict(version=want, mean=mean, std=std, grey=grey, features=rows)
-        run.save("cache/base.pt", **base)
-        print("features", tuple(base["features"].shape), "latent sd %.2f..%.2f" % (std.min(), std.max()), flush=True)
+        base.update(version=want, mean=mean, std=std, grey=grey)
+        print("latent sd %.2f..%.2f" % (std.min(), std.max()), flush=True)
+    if base["voice"] != voice or len(base["features"]) != UNITS + 1:
+        base.update(voice=voice, features=features(voice_of()))
+        print("features", tuple(base["features"].shape), flush=True)
+    run.save("cache/base.pt", **base)
     for kind, people, n in (("clips", 1, count), ("pairs", 2, pairs)):
-        for k in range((n + SHARD - 1) // SHARD):
+        for k in range(part, (n + SHARD - 1) // SHARD, parts):
             name = "cache/%s%03d.pt" % (kind, k)
             old = run.load(name)
             if not old or old["version"] != want:
@@ -211,4 +220,4 @@ def main(count, pairs):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    main(*map(int, sys.argv[1:]))

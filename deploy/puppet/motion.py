@@ -8,6 +8,7 @@ import numpy as np
 from config import FPS
 from mouth import smooth
 
+SHUT = (0.0, 0.5, 0.0)
 
 def sway(rng, t, size):
     return size * np.sin(2 * np.pi * (rng.uniform(0.08, 0.35) * t + rng.random())) * rng.uniform(0.5, 1)
@@ -52,5 +53,5 @@ def poses(seed, shapes, loud, tone):
 
 
 def listening(seed, n):
-    rest = np.tile([0.0, 0.5, 0.0], (n, 1))
+    rest = np.tile(SHUT, (n, 1))
     return poses(seed, rest, np.zeros(n, np.float32), np.zeros(n, np.float32))

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import run
 from config import CKPT, STATE
 
-STAGES = {"voice": ("step", "used"), "vae": ("stage", "used", "total", "step"), "dit": ("step", "used", "paired")}
+STAGES = {"voice": ("step", "used"), "vae": ("stage", "used", "total", "step"), "dit": ("step", "used", "paired", "hears")}
 
 
 def write():

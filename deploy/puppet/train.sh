@@ -12,10 +12,11 @@ export PUPPET_STATE="${PUPPET_STATE:-$PWD/state}"
 minutes() { awk "BEGIN { print $1 * $scale }"; }
 run() { nice -n "${NICE:-10}" "$python" "$@"; }
 run restore.py
-run train_voice.py "$(minutes 30)"
+run train_voice.py "$(minutes 58)"
 run train_vae.py "$scale"
-run make_clips.py "${PUPPET_CLIPS:-6000}" "${PUPPET_PAIRS:-2000}"
-run train_dit.py "$(minutes 60)"
+run make_clips.py "${PUPPET_CLIPS:-8000}" "${PUPPET_PAIRS:-1000}"
+run lips.py "$(minutes 3)"
+run train_dit.py "$(minutes 140)"
 run train_lora.py "$(minutes 15)"
 run export.py
 run check.py

@@ -4,6 +4,8 @@ Velocity noise - data at t = 3u / (1 + 2u); context latents stay as given and ca
 3; one voice in ten is silence without features, for guidance. Half of the contexts that go on are spoilt ones, and more
 noise and shifted channels come on top here, always another one. Rate constant for 40 % of the time, then falling to 0.
 
+What the guess of the clean latents shows of mouths is read (lips.py) and held against the truth, beside the velocity.
+
 Where pairs were made, every third step from a quarter of the time on is one of two speakers with ears of its own, which
 begin as those of one; there, attention to the right region is a part of the loss.
 """
@@ -15,24 +17,26 @@ import torch
 import torch.nn as nn
 
 import run
-from config import CONTEXT_LATENTS, LATENTS, state_path
+from config import CONTEXT_LATENTS, FRAMES, LATENTS, state_path
 from dit import dit_new
-from make_clips import Y_LATENTS, version
+from lips import distance, lips_of
+from make_clips import SILENCE, Y_LATENTS, base_of
+from motion import SHUT
 from muon import Muon
+from train_vae import bank
 
 BATCH, PAIR_BATCH, SHIFT, CHECK, PAIR_CHECK = 8, 4, 3.0, 48, 16
-MUON_RATE, ADAM_RATE, REGION_LOSS = 0.02, 1e-3, 0.05
+MUON_RATE, ADAM_RATE, REGION_LOSS, LIPS_LOSS = 0.02, 1e-3, 0.05, 1.0
 
 
 class Data:
     """All clips of a kind that were made with the present weights; n may be 0."""
 
     def __init__(self, kind):
-        want, parts = version(), []
-        self.base = run.load("cache/base.pt")
+        self.base, parts = base_of(), []
         for path in sorted(glob.glob(state_path("cache", kind + "*.pt"))):
             p = torch.load(path, weights_only=False)
-            if p["version"] == want:
+            if p["version"] == self.base["version"]:
                 parts.append(p)
         self.n = sum(len(p["z"]) for p in parts)
         if not self.n:
@@ -47,6 +51,8 @@ class Data:
                 for person in people:
                     x0, x1, y0, y1 = person[kind]
                     self.weight[i, :, :, max(0, y0) // 8:(y1 - 1) // 8 + 1, max(0, x0) // 8:(x1 - 1) // 8 + 1] = v
+        units = torch.from_numpy(bank("train")["M"][:SILENCE]).float()
+        self.mouths = torch.cat([units, torch.tensor(SHUT).expand(1, units.shape[1], 3)])
         self.eight = 4 * torch.arange(1, LATENTS)[:, None] - 3 + torch.arange(8)  # into start-2 .. start+34
 
     def voices(self, ids, silence):
@@ -54,6 +60,10 @@ class Data:
         at = (self.start[ids][..., None] + torch.arange(-2, 35)).clamp(0, 127)
         rows = self.base["features"][self.unit[ids][..., None], at].float() * (~silence).float().view(-1, 1, 1, 1)
         return rows[:, :, :5].flatten(2), rows[:, :, self.eight].flatten(3)
+
+    def shapes(self, ids):
+        """True shapes of mouths [B, P, 33, 3]."""
+        return self.mouths[self.unit[ids][..., None], self.start[ids][..., None] + torch.arange(FRAMES)]
 
     def tokens(self, ids):
         """Regions on the token grid [B, 3, S]: the speakers', and the rest."""
@@ -99,8 +109,8 @@ def optimisers(net):
     return torch.optim.AdamW(rest, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0), Muon(muon, lr=0.0, decay=0.01)
 
 
-def error(net, data, ids, gen, silent=0.1, spoil=True):
-    """Loss, squared errors, weights, t; the loss of regions where there are two."""
+def error(net, data, ids, gen, silent=0.1, spoil=True, lips=None):
+    """Loss, squared errors, weights, t; the loss of regions where there are two; that of lips where there is a reader."""
     x, y, t, first, later, v, w, tt = data.batch(ids, gen, silent, spoil)
     told, regions = [], None
     if first.shape[1] == 2:
@@ -117,27 +127,33 @@ def error(net, data, ids, gen, silent=0.1, spoil=True):
         for share in told:
             share = share / share.sum(1, keepdim=True)
             aside = aside - share.gather(1, own[:, None]).clamp(min=1e-6).log().mean() / len(told)
-    return loss, e, w, tt, aside
+    said = torch.zeros(())
+    if lips:
+        said = distance(lips, x - tt * o.float(), data.boxes[ids], data.shapes(ids), (w.amax((1, 3, 4)) > 0).float())
+    return loss, e, w, tt, aside, said
 
 
 @torch.no_grad()
-def measure(net, data, pairs):
-    """Loss on unseen clips; error of the clean latents in mouths, with the voice and without it; with spoilt contexts; pairs."""
-    losses, spoilt, mouths, two = [], [], {0.0: [], 1.1: []}, []
+def measure(net, data, pairs, lips):
+    """Loss on unseen clips; error of the clean latents in mouths, with the voice and without it; with spoilt contexts; pairs;
+    of lips with the voice."""
+    losses, spoilt, read, mouths, two = [], [], [], {0.0: [], 1.1: []}, []
     for silent in mouths:
         gen = torch.Generator().manual_seed(5)
         for k in range(0, CHECK, BATCH):
-            loss, e, w, tt, _ = error(net, data, torch.arange(k, k + BATCH), gen, silent, False)
+            loss, e, w, tt, _, said = error(net, data, torch.arange(k, k + BATCH), gen, silent, False, lips)
             m = (w > 3.5).float()
             mouths[silent].append(float((e * m * tt ** 2).sum() / (m.sum() * 16)))
             if silent == 0.0:
                 losses.append(float(loss))
+                read.append(float(said))
     gen = torch.Generator().manual_seed(6)
     for k in range(0, CHECK, BATCH):
         spoilt.append(float(error(net, data, torch.arange(k, k + BATCH), gen, 0.0, True)[0]))
     if pairs.n:
         two = [[float(error(net, pairs, torch.arange(PAIR_CHECK), gen, 0.0, False)[i]) for i in (0, 4)]]
-    return (np.mean(losses), np.mean(mouths[0.0]), np.mean(mouths[1.1]), np.mean(spoilt), *(two[0] if two else (None, None)))
+    return (np.mean(losses), np.mean(mouths[0.0]), np.mean(mouths[1.1]), np.mean(spoilt), *(two[0] if two else (None, None)),
+            np.mean(read))
 
 
 def main(minutes):
@@ -145,7 +161,7 @@ def main(minutes):
     data, pairs, net = Data("clips"), Data("pairs"), dit_new()
     if not data.n:
         raise SystemExit("no clips of these weights; run make_clips.py first")
-    opts, slow = optimisers(net), run.Slow(net, 0.998)
+    opts, slow, lips = optimisers(net), run.Slow(net, 0.998), lips_of(data.base["version"])
     state = run.load("dit.pt") or dict(step=0, used=0.0, paired=False, opts=None)
     if "now" in state:
         net.load_state_dict(state["now"])
@@ -153,21 +169,21 @@ def main(minutes):
         for o, s in zip(opts, state["opts"] or []):
             o.load_state_dict(s)
     step, paired = state["step"], state["paired"]
-    curve = run.Curve("dit", ["loss", "check", "mouth", "mouth_without_voice", "check_spoilt", "check_pairs", "regions"], step)
+    curve = run.Curve("dit", ["loss", "check", "mouth", "mouth_without_voice", "check_spoilt", "check_pairs", "regions", "lips"], step)
     clock, gen, losses = run.Clock(state["used"]), torch.Generator().manual_seed(1000 + step), []
     print("dit", sum(p.numel() for p in net.parameters()), "parameters", data.n, "clips", pairs.n, "pairs", flush=True)
 
     def report():
         with run.swapped(net, slow):
-            m = measure(net, data, pairs)
+            m = measure(net, data, pairs, lips)
         curve.add(step, clock.used, np.mean(losses) if losses else None, *m)
-        print("dit %d %.0fs loss %.4f check, mouth, without voice, spoilt, pairs, regions:" % (step, clock.used, np.mean(losses or [0])),
+        print("dit %d %.0fs loss %.4f check, mouth, without voice, spoilt, pairs, regions, lips:" % (step, clock.used, np.mean(losses or [0])),
               *("-" if v is None else "%.4f" % v for v in m), flush=True)
         losses.clear()
 
     def keep():
         run.save("dit.pt", now=net.state_dict(), slow=slow.state(), opts=[o.state_dict() for o in opts], step=step,
-                 used=clock.used, paired=paired)
+                 used=clock.used, paired=paired, hears=data.base["voice"])
 
     pace = run.Pace(clock, report, keep)
     while clock.tick() < minutes * 60:
@@ -183,9 +199,9 @@ def main(minutes):
             paired = True
         two = paired and step % 3 == 2
         d, n, skip = (pairs, PAIR_BATCH, PAIR_CHECK) if two else (data, BATCH, CHECK)
-        loss, _, _, _, aside = error(net, d, torch.randint(skip, d.n, (n,), generator=gen), gen)
+        loss, _, _, _, aside, said = error(net, d, torch.randint(skip, d.n, (n,), generator=gen), gen, lips=lips)
         net.zero_grad()
-        (loss + REGION_LOSS * aside).backward()
+        (loss + REGION_LOSS * aside + LIPS_LOSS * said).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for o in opts:
             o.step()
