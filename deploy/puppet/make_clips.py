@@ -11,7 +11,7 @@ picture, one speaking or both; who is silent has the features of silence and a c
 
 Shards of 250 clips, each from its own seed, so that several processes may make every PARTS-th each (from PART on, 0 or
 more; the first run makes what they share). A shard made with another encoder of the VAE is made again. Features are kept apart,
-for each unit of speech, half of them as if recorded, and are made again when the voice network has gone on.
+for each unit of speech clean and as if recorded in two ways, and are made again when the voice network has gone on.
 """
 import sys
 
@@ -29,7 +29,7 @@ from train_voice import N, POOL, units
 from vae import vae_new
 from voice import voice_new
 
-SHARD, UNITS, FACES = 250, 1500, SEED_FACE + (1 << 24)
+SHARD, UNITS, WAYS, FACES = 250, 1500, 3, SEED_FACE + (1 << 24)
 SILENCE = UNITS  # the row of features behind the units'
 Y_LATENTS = 5
 
@@ -189,13 +189,16 @@ def make_shard(vae, train, mean, std, k, count):
 
 @torch.no_grad()
 def features(voice):
-    """f16 [UNITS + 1, 128, layers x hidden]; the second half of the units sounds recorded, the last row is silence."""
+    """f16 [WAYS, UNITS + 1, 128, layers x hidden]: as it is, then as if recorded; the last row of each is silence."""
     z = units("speech", SEED_SPEECH, POOL, False, "W")["W"][:UNITS]
-    gen, rows = torch.Generator().manual_seed(17), []
-    for i in range(0, UNITS, 10):
-        wave = torch.from_numpy(z[i:i + 10].astype(np.float32) / 32767)
-        rows.append(voice(sound.record(wave, gen) if i >= UNITS // 2 else wave).flatten(2).half())
-    return torch.cat(rows + [voice(torch.zeros(1, z.shape[1])).flatten(2).half()])
+    gen, out = torch.Generator().manual_seed(17), []
+    for way in range(WAYS):
+        rows = []
+        for i in range(0, UNITS, 10):
+            wave = torch.from_numpy(z[i:i + 10].astype(np.float32) / 32767)
+            rows.append(voice(sound.record(wave, gen) if way else wave).flatten(2).half())
+        out.append(torch.cat(rows + [voice(torch.zeros(1, z.shape[1])).flatten(2).half()]))
+    return torch.stack(out)
 
 
 def main(count, pairs=0, part=0, parts=1):
@@ -206,7 +209,7 @@ def main(count, pairs=0, part=0, parts=1):
         grey = {w: ((encode(vae, torch.zeros(1, FRAMES, SIZE, w, 3))[0] - mean) / std).half() for w in (SIZE, WIDE)}
         base.update(version=want, mean=mean, std=std, grey=grey)
         print("latent sd %.2f..%.2f" % (std.min(), std.max()), flush=True)
-    if base["voice"] != voice or len(base["features"]) != UNITS + 1:
+    if base["voice"] != voice or base["features"].shape[:2] != (WAYS, UNITS + 1):
         base.update(voice=voice, features=features(voice_of()))
         print("features", tuple(base["features"].shape), flush=True)
     run.save("cache/base.pt", **base)

@@ -20,7 +20,7 @@ import run
 from config import CONTEXT_LATENTS, FRAMES, LATENTS, state_path
 from dit import dit_new
 from lips import distance, lips_of
-from make_clips import SILENCE, Y_LATENTS, base_of
+from make_clips import SILENCE, WAYS, Y_LATENTS, base_of
 from motion import SHUT
 from muon import Muon
 from train_vae import bank
@@ -55,10 +55,10 @@ class Data:
         self.mouths = torch.cat([units, torch.tensor(SHUT).expand(1, units.shape[1], 3)])
         self.eight = 4 * torch.arange(1, LATENTS)[:, None] - 3 + torch.arange(8)  # into start-2 .. start+34
 
-    def voices(self, ids, silence):
-        """first [B, P, 5 width], later [B, P, T-1, 8 width]; silence [B] mutes."""
+    def voices(self, ids, silence, way):
+        """first [B, P, 5 width], later [B, P, T-1, 8 width]; silence [B] mutes; way [B]: clean (0), or how recorded."""
         at = (self.start[ids][..., None] + torch.arange(-2, 35)).clamp(0, 127)
-        rows = self.base["features"][self.unit[ids][..., None], at].float() * (~silence).float().view(-1, 1, 1, 1)
+        rows = self.base["features"][way.view(-1, 1, 1), self.unit[ids][..., None], at].float() * (~silence).float().view(-1, 1, 1, 1)
         return rows[:, :, :5].flatten(2), rows[:, :, self.eight].flatten(3)
 
     def shapes(self, ids):
@@ -76,7 +76,9 @@ class Data:
         """x, y, t, first, later, velocity, weight with 0 for the context, t as a factor."""
         b = len(ids)
         z = self.z[ids].float().permute(0, 4, 1, 2, 3)
-        first, later = self.voices(ids, torch.rand(b, generator=gen) < silent)
+        silence = torch.rand(b, generator=gen) < silent
+        way = torch.randint(WAYS, (b,), generator=gen) if spoil else torch.zeros(b, dtype=torch.long)
+        first, later = self.voices(ids, silence, way)
         y = torch.cat([self.y[ids], self.grey[Y_LATENTS:][None].expand(b, -1, -1, -1, -1)], 1).float().permute(0, 4, 1, 2, 3)
         mask = torch.zeros(b, 4, *y.shape[2:])
         mask[:, :, 0] = 1

@@ -109,12 +109,14 @@ def main(minutes):
     whose = mark(teacher)
     low = nn.ModuleDict({n.replace(".", "-"): m for n, m in low_ranks(student).items()})
     low.requires_grad_(True)
-    opt, slow = torch.optim.AdamW(low.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.0), run.Slow(low, 0.98)
-    state = run.load("lora.pt")
-    if not state or state["whose"] != whose:
-        state = dict(step=0, used=0.0)
+    opt = torch.optim.AdamW(low.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.0)
+    state = run.load("lora.pt") or dict(step=0, used=0.0, whose=whose)
     if "now" in state:
         low.load_state_dict(state["now"])
+    slow = run.Slow(low, 0.98)
+    if state["whose"] != whose:  # an adapter of an earlier teacher is a start
+        state = dict(step=0, used=0.0)
+    elif "now" in state:
         slow.resume(state["slow"])
         opt.load_state_dict(state["opt"])
     step = state["step"]
