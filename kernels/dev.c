@@ -262,6 +262,9 @@ struct dev_record {
 bool dev_records(const struct dev *d) { return d->recorder && !d->no_records && !d->dry && d->fault.code == 0; }
 void dev_set_records(struct dev *d, bool on) { d->no_records = !on; }
 
+bool dev_records_trusted(const struct dev *d) { return d->trusted; }
+void dev_records_trust(struct dev *d) { d->trusted = true; }
+
 void dev_record_begin(struct dev *d)
 {
     BUG_IF(!dev_records(d), "%s has no records", d->name);

@@ -89,6 +89,10 @@ void dev_record_begin(struct dev *d);
 struct dev_record *dev_record_end(struct dev *d);
 bool dev_repeat(struct dev *d, struct dev_record *r);
 void dev_record_free(struct dev_record **r);
+// Whether a record of this device was seen to give the bytes of its ops run plainly; who repeats one before that
+// compares, and says so.
+bool dev_records_trusted(const struct dev *d);
+void dev_records_trust(struct dev *d);
 // The cudaStream_t that ops are enqueued on, for transports that work beside them; NULL where there is none.
 void *dev_stream(const struct dev *d);
 

@@ -63,6 +63,7 @@ struct dev {
     bool dry;
     int64_t held;      // bytes that arenas have given out
     bool no_records;   // not wanted, or one failed
+    bool trusted;      // a record did what its ops do
     bool quantised;    // products of quantised weights are worth having
     bool packed_alone; // a packed weight needs no plain one beside it
     char name[96];

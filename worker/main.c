@@ -44,7 +44,7 @@ struct flags {
     const char *lora[LORAS_MAX];
     double lora_scale[LORAS_MAX];
     int n_lora;
-    bool help, version, selftest;
+    bool help, version, selftest, no_graphs;
 };
 
 static int add_lora(void *base, struct arena *a, const struct opt *o, const char *from, const char *text, struct err *e)
@@ -109,6 +109,8 @@ static const struct opt rows[] = {
      .help = "cpu, cuda (the card of the launcher's local rank) or cuda:N [cpu]"},
     {"table", OPT_TEXT, AT(table), .value = "NAME",
      .help = "ops on the cpu: cpu (fast), ref (plain), check (both, compared)"},
+    {"no-graphs", OPT_FLAG, AT(no_graphs),
+     .help = "launch a card's ops one by one in every step; LONGTAKE_NO_GRAPHS=yes in the environment says the same"},
     {"parent", OPT_INT, AT(parent), 1, 1 << 30, .value = "PID", .help = NULL},
     {"selftest", OPT_FLAG, AT(selftest), .help = "try every op of the device against the reference"},
     {"help", OPT_FLAG, AT(help), .help = "this text"},
@@ -116,8 +118,17 @@ static const struct opt rows[] = {
     {.key = NULL},
 };
 
+// What nobody who starts workers passes on comes to them by the environment.
+static int read_environment(struct flags *f, struct arena *a, struct err *e)
+{
+    const struct opt of_workers[] = {*opt_find(rows, "no-graphs"), {0}};
+    return opt_environment(of_workers, f, a, e);
+}
+
 static int read_flags(struct flags *f, struct arena *a, int argc, char **argv, struct err *e)
 {
+    int rc = read_environment(f, a, e);
+    if (rc < 0) return rc;
     for (int i = 1; i < argc; i++) {
         if (strncmp(argv[i], "--", 2) != 0)
             return err_set(e, E_INPUT, "'%s' is no flag; see longtake-worker --help", argv[i]);
@@ -131,7 +142,7 @@ static int read_flags(struct flags *f, struct arena *a, int argc, char **argv, s
         if (!text) return err_set(e, E_INPUT, "--%s wants a value", key);
         char from[80];
         snprintf(from, sizeof from, "--%s", key);
-        int rc = opt_set(o, f, a, from, text, e);
+        rc = opt_set(o, f, a, from, text, e);
         if (rc < 0) return rc;
     }
     if (f->help || f->version) return 0;
@@ -429,6 +440,10 @@ static int run(const struct flags *f, struct ranks *r, struct err *e)
     struct dev *d = NULL;
     int threads = ranks_tie(r, f->threads);
     int rc = ranks_agree(r, dev_open(&d, f->table ? f->table : f->device, threads, e), e);
+    if (rc == 0 && f->no_graphs) {
+        log_info("device.no_graphs", "device=\"%s\" text=\"ops are launched one by one\"", dev_name(d));
+        dev_set_records(d, false);
+    }
     if (rc == 0) rc = ranks_use(r, d, e);
     if (rc == 0) rc = f->selftest ? selftest(r, d, e) : serve(f, r, d, e);
     dev_close(&d);

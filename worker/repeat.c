@@ -4,10 +4,17 @@
 // the tensors of the branches, where the arena's scratch begins, the flags that choose ops. What a step changes, time
 // and latents, it changes in place.
 //
+// A driver that makes something else of a record would spoil a film in silence. So the first repeat on a device is run
+// plainly too and compared, on the host, in what all of a forward comes to: its velocities.
+//
 // The trap: the forward gives its scratch back to the arena when it ends, and a repeat writes there again. That is
 // right because it happens in the order of the device's work, at the same mark.
 #include "worker/repeat.h"
 
+#include "proto/base/err.h"
+#include "proto/base/log.h"
+
+#include <stdlib.h>
 #include <string.h>
 
 static bool same_tensor(const tensor *a, const tensor *b)
@@ -63,6 +70,52 @@ static bool stays_here(const struct dit *m, const struct mesh *mesh)
     return !dit_block_comm(m, DIT_STEP) && (!mesh || mesh->n.ring * mesh->n.heads == 1);
 }
 
+// Waits for the device.
+static void take(struct dev *d, char *to, const tensor *out, int n)
+{
+    for (int i = 0; i < n; i++) {
+        dev_download(d, to, out[i].dtype, out[i]);
+        to += tensor_bytes(out[i]);
+    }
+}
+
+// The forward by its record, whose bytes are kept, then plainly. What it leaves in `out` are the plain ones.
+static bool repeats_rightly(const struct repeat_entry *e, const struct mesh *mesh, struct dev_arena *a,
+                            const tensor *out, const struct dit_in *in)
+{
+    struct dev *d = dev_arena_dev(a);
+    int64_t bytes = 0;
+    for (int i = 0; i < e->n; i++) bytes += tensor_bytes(out[i]);
+    char *repeated = calloc(2, (size_t)bytes);
+    BUG_IF(!repeated, "no memory to compare forwards");
+    for (int i = 0; i < e->n; i++) op_fill(d, out[i], 0); // what is there may be right already
+    bool done = dev_repeat(d, e->record);
+    take(d, repeated, out, e->n);
+    dit_forward_branches(e->m, mesh, a, out, in, e->n, NULL);
+    take(d, repeated + bytes, out, e->n);
+    bool right = done && memcmp(repeated, repeated + bytes, (size_t)bytes) == 0;
+    free(repeated);
+    return right;
+}
+
+// The first repeat of a device, which says whether there are more.
+static void repeat_first(const struct repeat_entry *e, const struct mesh *mesh, struct dev_arena *a, const tensor *out,
+                         const struct dit_in *in)
+{
+    struct dev *d = dev_arena_dev(a);
+    bool right = repeats_rightly(e, mesh, a, out, in);
+    if (!dev_records(d)) return; // a fault, which dev_sync tells
+    if (right) {
+        dev_records_trust(d);
+        return;
+    }
+    log_warn("device.unrecorded",
+             "device=\"%s\" why=\"a forward that was repeated has other bytes than one that was launched\" "
+             "text=\"ops are launched one by one\"",
+             dev_name(d));
+    dev_set_records(d, false);
+}
+
 void repeat_forward(struct repeat *r, const struct dit *m, const struct mesh *mesh, struct dev_arena *a,
                     const tensor *out, const struct dit_in *in, int n)
 {
@@ -82,7 +135,10 @@ void repeat_forward(struct repeat *r, const struct dit *m, const struct mesh *me
         dit_forward_branches(m, mesh, a, out, in, n, NULL);
         e->record = dev_record_end(d);
     }
-    if (!e->record || !dev_repeat(d, e->record)) dit_forward_branches(m, mesh, a, out, in, n, NULL);
+    if (e->record && !dev_records_trusted(d))
+        repeat_first(e, mesh, a, out, in);
+    else if (!e->record || !dev_repeat(d, e->record))
+        dit_forward_branches(m, mesh, a, out, in, n, NULL);
 }
 
 void repeat_release(struct repeat *r)

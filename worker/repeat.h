@@ -3,7 +3,8 @@
 // The first time a forward is run plainly: it meets its shapes and takes its memory. The second time it is recorded,
 // and from then on repeated, as long as every tensor lies where it lay and every number is what it was: another
 // picture, branch, cache decision or piece of memory is another forward. Where a device has no records, or ranks or
-// weights that come from elsewhere take part, all run plainly. Results are the same bytes either way.
+// weights that come from elsewhere take part, all run plainly. Results are the same bytes either way: the first record
+// that a device repeats is held against the same forward run plainly, and one with other bytes is the device's last.
 #ifndef WORKER_REPEAT_H
 #define WORKER_REPEAT_H
 

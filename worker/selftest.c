@@ -4,8 +4,9 @@
 // large as it takes to last a few milliseconds. The inputs of an op lie in one block of host memory; the reference
 // works there, the device on a copy of the block in its own memory. Then the op runs again for a few milliseconds for
 // its rate: GFLOP/s where products count, else GB/s of what it must read and write at least, and what part of its roof
-// that is. The sizes keep the plain reference under a second an op, so for its rate an op gets more rows on a device
-// that is fast.
+// that is. Where the device can record ops and repeat them, each is, and has the bytes of the plain run or is wrong;
+// how many can be recorded is told. The sizes keep the plain reference under a second an op, so for its rate an op gets
+// more rows on a device that is fast.
 #include "worker/selftest.h"
 
 #include "kernels/trial_on.h"
@@ -64,7 +65,7 @@ struct self {
     struct dev *d;
     struct dev_arena *arena; // of b
     FILE *to;
-    int n_ops, n_bad;
+    int n_ops, n_bad, n_repeated;
     double copy, product[DT_BF16 + 1]; // roofs: bytes and operations a second
 };
 
@@ -190,6 +191,43 @@ static int time_op(struct self *f, const struct op_case *c, struct trial_set *se
     return *us > 0 ? 0 : e->code;
 }
 
+// The op on fresh inputs: plainly, or noted and then done. The whole block comes back, gaps and inputs too; its bytes,
+// or 0 where the op cannot be noted.
+static size_t run_fresh(struct self *f, const struct op_case *c, bool recorded, char *back)
+{
+    struct trial t = {.block = f->b.block, .size = BLOCK, .seed = SEED};
+    struct dev_record *record = NULL;
+    trial_lay(&t, c);
+    int64_t used = (int64_t)t.used;
+    tensor there = dev_tensor(f->arena, DT_U8, 1, &used);
+    dev_upload(f->d, there, t.block, DT_U8);
+    for (int k = 0; k < t.set.n; k++) t.set.t[k] = trial_moved(t.set.t[k], (char *)there.data - t.block);
+    if (recorded) dev_record_begin(f->d);
+    trial_run(f->d, f->arena, c, &t.set);
+    if (recorded) record = dev_record_end(f->d);
+    bool done = !recorded || (record && dev_repeat(f->d, record));
+    if (done) dev_download(f->d, back, DT_U8, there);
+    dev_record_free(&record);
+    dev_arena_reset(f->arena, 0);
+    return done ? t.used : 0;
+}
+
+// Whether the op has the same bytes when it is repeated from a record, where the device has such a thing.
+static int self_repeat(struct self *f, const struct op_case *c, bool *same, struct err *e)
+{
+    *same = true;
+    if (!dev_records(f->d)) return 0;
+    char *plain = malloc(BLOCK);
+    if (!plain) return err_set(e, E_FATAL, "no memory for the self-test");
+    run_fresh(f, c, false, plain);
+    size_t n = run_fresh(f, c, true, f->b.back);
+    *same = n == 0 || memcmp(plain, f->b.back, n) == 0;
+    f->n_repeated += n > 0 && *same;
+    if (n == 0) dev_set_records(f->d, true); // it is this op that cannot be
+    free(plain);
+    return dev_sync(f->d, e);
+}
+
 static int self_try(struct self *f, const struct op_case *c, struct err *e)
 {
     struct trial_set ours;
@@ -199,11 +237,13 @@ static int self_try(struct self *f, const struct op_case *c, struct err *e)
     bool good = worst <= trial_bound(c);
     fprintf(f->to, "%-15s %-4s error %8.2g of %.0e", c->op,
             dtype_table[c->wt == DT_I8 || c->wt == DT_F8_E4M3 ? c->wt : c->t].name, worst, trial_bound(c));
+    bool same = true;
     rc = time_op(f, c, &ours, &us, e);
-    fprintf(f->to, "  %s\n", good ? "ok" : "WRONG");
-    f->n_ops++;
-    f->n_bad += !good;
     dev_arena_reset(f->arena, 0);
+    if (rc == 0) rc = self_repeat(f, c, &same, e);
+    fprintf(f->to, "  %s\n", !good ? "WRONG" : same ? "ok" : "WRONG when it is repeated as a graph");
+    f->n_ops++;
+    f->n_bad += !good || !same;
     return rc;
 }
 
@@ -230,6 +270,7 @@ int selftest_run(struct dev *d, FILE *to, struct err *e)
             c.t = t;
             rc = self_try(&f, &c, e);
         }
+    if (rc == 0 && dev_records(d)) fprintf(to, "graphs: %d of %d repeat with the same bytes\n", f.n_repeated, f.n_ops);
     if (rc == 0) dev_tell(d, to);
     if (rc == 0 && f.n_bad > 0) rc = err_set(e, E_FATAL, "%d of %d ops are wrong on %s", f.n_bad, f.n_ops, dev_name(d));
     if (rc == 0) fprintf(to, "verdict: %s is right: %d of %d\n", dev_name(d), f.n_ops, f.n_ops);

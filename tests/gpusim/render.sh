@@ -25,6 +25,8 @@ film() { # name, flags
 }
 
 film two -n 2
-film streamed --weights streamed --sample-text-guide-scale 1 --sample-audio-guide-scale 1
+! grep -q device.no_graphs "$dir/worker.log" || { echo "FAILED: graphs are off unasked"; exit 1; }
+LONGTAKE_NO_GRAPHS=yes film streamed --weights streamed --sample-text-guide-scale 1 --sample-audio-guide-scale 1
 grep -q dit.streamed "$dir/worker.log" || { cat "$dir/worker.log"; echo "FAILED: nothing was streamed"; exit 1; }
+grep -q device.no_graphs "$dir/worker.log" || { cat "$dir/worker.log"; echo "FAILED: graphs are not off"; exit 1; }
 echo "films of 9 frames by two simulated cards, and by one with streamed weights"

@@ -260,12 +260,16 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *run, cudaGraph_t g, unsigned l
     return said(cudaSuccess);
 }
 
+static bool graphs_fail;
+void sim_graphs_fail(bool they_do) { graphs_fail = they_do; }
+
 cudaError_t cudaGraphLaunch(cudaGraphExec_t run, cudaStream_t s)
 {
     if (!run || !s || sim_breaks_capture("cudaGraphLaunch")) return said(cudaErrorInvalidValue);
     sim_catch_up(s);
     sim_counting()->graphs++;
-    for (const auto &node : run->nodes) node();
+    for (const auto &node : run->nodes)
+        if (!graphs_fail) node();
     return said(cudaSuccess);
 }
 

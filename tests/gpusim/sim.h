@@ -38,6 +38,8 @@ void sim_forget(const void *p, int64_t bytes);
 int64_t sim_unwritten(const void *p, int64_t bytes);
 // Loads from these bytes are counted apart as well; at most 8 ranges, and bytes 0 forgets them all.
 void sim_watch(const void *p, int64_t bytes);
+// Graphs that are launched do nothing.
+void sim_graphs_fail(bool they_do);
 struct sim_counts {
     int64_t launches, loaded, stored; // bytes of device memory
     int64_t watched;                  // of the loaded ones, those from watched ranges
