@@ -175,8 +175,9 @@ void op_yuv420(struct dev *d, tensor out, tensor x);
     X(rms_norm)                                                                                                        \
     X(l2_norm)                                                                                                         \
     X(col_sums)                                                                                                        \
-    X(col_norm) X(rope_grid) X(rope_line) X(rope) X(qk_norm_rope) X(row_range) X(class_pos) X(conv) X(upsample2)       \
-        X(copy) X(fill) X(embed) X(lerp_rows) X(act) X(mul) X(axpby) X(project_out) X(mean_change) X(resize_cubic)     \
-            X(lab_stats) X(lab_match) X(yuv420)
+    X(col_norm)                                                                                                        \
+    X(rope_grid) X(rope_line) X(rope) X(qk_norm_rope) X(row_range) X(class_pos) X(conv) X(upsample2) X(copy) X(fill)   \
+        X(embed) X(lerp_rows) X(act) X(mul) X(axpby) X(project_out) X(mean_change) X(resize_cubic) X(lab_stats)        \
+            X(lab_match) X(yuv420)
 
 #endif

@@ -127,7 +127,7 @@ static void interrupts_end_cleanly_and_kills_leave_what_plays(void **state)
         char trouble[400];
         const char *log = in_folder("interrupt.log"), *partial = in_folder("stop.mp4.longtake/film.mp4");
         unlink(log);
-        unlink(partial); // the last one's
+        unlink(partial);                                                  // the last one's
         snprintf(trouble, sizeof trouble, "step:40,stall:6,log:%s", log); // it may not end before the signal comes
         pid_t pid = begin((const char *const[]){GOOD, "-o", "@stop.mp4", "--seed", seeds[i], "--overwrite", NULL},
                           trouble); // another seed: begun anew

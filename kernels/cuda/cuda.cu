@@ -463,8 +463,8 @@ static int card_open(struct cuda *c, char *name, size_t n, int which, struct err
                        c->card, p.name, p.major, p.minor, LONGTAKE_CUDA_ARCHS);
     if (code == cudaSuccess) code = streams_open(c);
     if (code != cudaSuccess)
-        return err_set(e, E_FATAL, "card %d, %s, does not work: %s; look at nvidia-smi, or use --device cpu", c->card, p.name,
-                       cudaGetErrorString(code));
+        return err_set(e, E_FATAL, "card %d, %s, does not work: %s; look at nvidia-smi, or use --device cpu", c->card,
+                       p.name, cudaGetErrorString(code));
     c->arch = 10 * p.major + p.minor;
     snprintf(name, n, "cuda sm_%d%d %s", p.major, p.minor, p.name); // not its number: a class, not a place
     return 0;
