@@ -69,7 +69,7 @@ done
 kill_rank() {
   for _ in $(seq 600); do [ "$(grep -c "job.open" group.log)" -gt "$opened" ] && break; sleep 0.02; done
   for p in $(pgrep -P "$group"); do
-    if tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | grep -qx "OMPI_COMM_WORLD_RANK=$1"; then kill -9 "$p"; fi
+    if grep -qzx "OMPI_COMM_WORLD_RANK=$1" "/proc/$p/environ" 2>/dev/null; then kill -9 "$p"; fi
   done
   wait "$group" 2>/dev/null || true
 }

@@ -80,22 +80,22 @@ nobody() {
   fail "$1: ranks are left: $(ranks_of | tr '\n' ' ')"
 }
 
-long=(-n 3 "${brief[@]}" --steps 12)
+long=(-n 3 "${brief[@]}" --steps 24) # enough that a quick machine is still under way when the kill comes
 film whole "${long[@]}"
 nobody "a film"
 for victim in rank0 rank2 mpirun longtake; do
-  rm -rf killed.mp4 killed.mp4.longtake log # of the one before: what is waited for must be this one's
-  "$bin/longtake" render "${common[@]}" "${long[@]}" --json -o killed.mp4 >/dev/null 2>log &
+  rm -rf killed.mp4 killed.mp4.longtake
+  "$bin/longtake" render "${common[@]}" "${long[@]}" -o killed.mp4 >/dev/null 2>log &
   pid=$!
-  for _ in $(seq 3000); do
-    grep -q '"stage":"denoise"' log && break
+  for _ in $(seq 3000); do # a new folder: the log in it is this render's
+    grep -q "job.open" killed.mp4.longtake/worker.log 2>/dev/null && break
     sleep 0.02
   done
   launcher=$(pgrep -P "$pid" -x mpirun) || fail "there is no mpirun to kill"
   pkill -STOP -P "$launcher" || fail "the ranks were gone before they were killed" # none ends while the victim is looked for
   case $victim in
     rank?) target=$(for p in $(pgrep -P "$launcher"); do
-      tr '\0' '\n' <"/proc/$p/environ" 2>/dev/null | grep -qx "OMPI_COMM_WORLD_RANK=${victim#rank}" && echo "$p"
+      grep -qzx "OMPI_COMM_WORLD_RANK=${victim#rank}" "/proc/$p/environ" 2>/dev/null && echo "$p"
     done || true) ;;
     mpirun) target=$launcher ;;
     longtake) target=$pid ;;
