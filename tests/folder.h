@@ -25,6 +25,16 @@ static inline int top_remove(void)
     return system(command);
 }
 
+// A path in that folder, good for the next fifteen calls.
+static inline const char *in_top(const char *name)
+{
+    static char path[16][256];
+    static int turn;
+    char *p = path[turn++ % 16];
+    snprintf(p, sizeof path[0], "%s/%s", top, name);
+    return p;
+}
+
 // All of a file, one byte more than it has so that none is nothing; to be freed.
 static inline uint8_t *file_bytes(const char *path, size_t *n)
 {
@@ -38,6 +48,14 @@ static inline uint8_t *file_bytes(const char *path, size_t *n)
     assert_int_equal(fread(bytes, 1, *n, f), *n);
     fclose(f);
     return bytes;
+}
+
+static inline void file_put(const char *path, const void *bytes, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
 }
 
 // The call passes `ep` for its struct err.

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "tests/film_maker.h"
+#include "tests/folder.h"
 
 #include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
@@ -20,21 +21,10 @@
 
 enum { W = 96, H = 64, FRAME = W * H * 3 / 2 };
 
-static char folder[] = "/tmp/mux-test-XXXXXX";
-
-static const char *in_folder(const char *name)
-{
-    static char path[4][256];
-    static int turn;
-    char *p = path[turn++ % 4];
-    snprintf(p, 256, "%s/%s", folder, name);
-    return p;
-}
-
 static const char *piece_path(void)
 {
     static char path[256];
-    snprintf(path, sizeof path, "%s/piece", folder);
+    snprintf(path, sizeof path, "%s/piece", top);
     return path;
 }
 
@@ -216,32 +206,11 @@ static struct seen film_read(const char *path)
     return s;
 }
 
-static uint8_t *file_read(const char *path, size_t *n)
-{
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    struct stat st;
-    assert_int_equal(fstat(fileno(f), &st), 0);
-    *n = (size_t)st.st_size;
-    uint8_t *data = malloc(*n + 1);
-    assert_int_equal(fread(data, 1, *n, f), *n);
-    fclose(f);
-    return data;
-}
-
-static void file_write(const char *path, const uint8_t *data, size_t n)
-{
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(data, 1, n, f), n);
-    fclose(f);
-}
-
 // The order of the boxes "moov" and "mdat" at the top level.
 static bool index_is_first(const char *path)
 {
     size_t n;
-    uint8_t *d = file_read(path, &n);
+    uint8_t *d = file_bytes(path, &n);
     bool first = false;
     for (size_t at = 0; at + 8 <= n;) {
         size_t size = (size_t)d[at] << 24 | (size_t)d[at + 1] << 16 | (size_t)d[at + 2] << 8 | d[at + 3];
@@ -274,8 +243,8 @@ static void counts_are_exact(void **state)
                          cases[i].segment,
                          5,
                          {cases[i].rate, cases[i].channels, cases[i].n_audio, 0},
-                         in_folder("growing.mp4"),
-                         in_folder(cases[i].name),
+                         in_top("growing.mp4"),
+                         in_top(cases[i].name),
                          cases[i].preset};
         film_write(&f);
         struct seen s = film_read(f.final);
@@ -300,7 +269,7 @@ static void counts_are_exact(void **state)
 static void cut_files_play(void **state)
 {
     (void)state;
-    struct film f = {120, 40, 7, {16000, 1, 120 * 640, 0}, in_folder("growing.mp4"), in_folder("x.mp4"), "veryfast"};
+    struct film f = {120, 40, 7, {16000, 1, 120 * 640, 0}, in_top("growing.mp4"), in_top("x.mp4"), "veryfast"};
     struct maker m = film_open(&f);
     int64_t on_disk[4] = {0};
     struct stat st;
@@ -317,10 +286,10 @@ static void cut_files_play(void **state)
     mux_abort(m.mux, true);
     assert_int_equal(film_read(f.growing).n_frames, 120);
     size_t n;
-    uint8_t *d = file_read(f.growing, &n);
+    uint8_t *d = file_bytes(f.growing, &n);
     for (int64_t cut = on_disk[1]; cut < (int64_t)n; cut += 997) {
-        const char *path = in_folder("cut.mp4");
-        file_write(path, d, (size_t)cut);
+        const char *path = in_top("cut.mp4");
+        file_put(path, d, (size_t)cut);
         struct seen s = film_read(path);
         int64_t whole = cut >= on_disk[3] ? 120 : cut >= on_disk[2] ? 80 : 40;
         if (s.n_right < whole) // pictures of the broken fragment may miss those they refer to
@@ -335,10 +304,10 @@ static void bytes_depend_on_pixels_alone(void **state)
     uint8_t *first = NULL;
     size_t n_first = 0;
     for (int push = 1; push <= 30; push += 29) {
-        struct film f = {90, 30, push, {24000, 1, 90 * 960, 0}, in_folder("growing.mp4"), in_folder("y.mp4"), "fast"};
+        struct film f = {90, 30, push, {24000, 1, 90 * 960, 0}, in_top("growing.mp4"), in_top("y.mp4"), "fast"};
         film_write(&f);
         size_t n;
-        uint8_t *d = file_read(f.final, &n);
+        uint8_t *d = file_bytes(f.final, &n);
         unlink(f.final);
         if (!first) {
             first = d;
@@ -364,7 +333,7 @@ static void bytes_do_not_depend_on_what_lay_in_memory(void **state)
         struct err e = {0};
         struct mux *m = NULL;
         struct mux_options o = {
-            .path = in_folder("growing.mp4"), .picture = {.w = NARROW, .h = NARROW, .crf = 18}, .n_frames = N_FRAMES};
+            .path = in_top("growing.mp4"), .picture = {.w = NARROW, .h = NARROW, .crf = 18}, .n_frames = N_FRAMES};
         mallopt(M_PERTURB, filling * 80);
         if (mux_open(&m, &o, &e) < 0) fail_msg("%s", e.text);
         struct maker maker = {.mux = m, .picture = o.picture};
@@ -374,9 +343,9 @@ static void bytes_do_not_depend_on_what_lay_in_memory(void **state)
             assert_int_equal(maker_push(&maker, 1, yuv, &e), 0);
             if (i % 12 == 11) assert_int_equal(maker_end_segment(&maker, piece_path(), &e), 0);
         }
-        if (mux_finish(m, in_folder("narrow.mp4"), &e) < 0) fail_msg("%s", e.text);
+        if (mux_finish(m, in_top("narrow.mp4"), &e) < 0) fail_msg("%s", e.text);
         size_t n;
-        uint8_t *d = file_read(in_folder("narrow.mp4"), &n);
+        uint8_t *d = file_bytes(in_top("narrow.mp4"), &n);
         if (filling) {
             assert_int_equal(n, n_first);
             assert_memory_equal(d, first, n);
@@ -393,7 +362,7 @@ static void bytes_do_not_depend_on_what_lay_in_memory(void **state)
 static void a_film_is_delivered_only_when_it_is_whole(void **state)
 {
     (void)state;
-    struct film f = {20, 10, 10, {16000, 1, 20 * 640, 0}, in_folder("growing.mp4"), in_folder("z.mp4"), "ultrafast"};
+    struct film f = {20, 10, 10, {16000, 1, 20 * 640, 0}, in_top("growing.mp4"), in_top("z.mp4"), "ultrafast"};
     struct maker m = film_open(&f);
     struct err e = {0};
     film_push(&f, &m, 0, 10);
@@ -412,7 +381,7 @@ static void a_film_is_delivered_only_when_it_is_whole(void **state)
     film_push(&f, &m, 10, 20);
     assert_int_equal(mux_finish(m.mux, "film.avi", &e), E_INPUT);
     assert_non_null(strstr(e.text, ".mp4 or .mov"));
-    assert_int_equal(mux_finish(m.mux, in_folder("nowhere/z.mp4"), &e), E_FATAL);
+    assert_int_equal(mux_finish(m.mux, in_top("nowhere/z.mp4"), &e), E_FATAL);
     if (mux_finish(m.mux, f.final, &e) < 0) fail_msg("%s", e.text);
     assert_true(film_read(f.final).levels_right);
 }
@@ -421,7 +390,7 @@ static void aborts_leave_what_is_asked(void **state)
 {
     (void)state;
     for (int keep = 0; keep < 2; keep++) {
-        struct film f = {50, 20, 20, {16000, 1, 50 * 640, 0}, in_folder("half.mp4"), NULL, "ultrafast"};
+        struct film f = {50, 20, 20, {16000, 1, 50 * 640, 0}, in_top("half.mp4"), NULL, "ultrafast"};
         struct maker m = film_open(&f);
         film_push(&f, &m, 0, 33);
         mux_abort(m.mux, keep);
@@ -455,16 +424,16 @@ static void damaged_pieces_are_refused(void **state)
     piece_free(&back);
     assert_int_equal(piece_read(&back, path, 8, &e), E_INPUT);
     size_t n;
-    uint8_t *d = file_read(path, &n);
+    uint8_t *d = file_bytes(path, &n);
     for (size_t cut = 0; cut < n; cut += 13) {
-        file_write(path, d, cut);
+        file_put(path, d, cut);
         assert_int_equal(piece_read(&back, path, 7, &e), E_INPUT);
         assert_non_null(strstr(e.text, "is damaged"));
     }
     static const size_t places[] = {0, 10, 11, 13, 15};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         d[places[i]] ^= 0x55;
-        file_write(path, d, n);
+        file_put(path, d, n);
         assert_int_equal(piece_read(&back, path, 7, &e), E_INPUT);
         d[places[i]] ^= 0x55;
     }
@@ -516,7 +485,7 @@ static void a_film_goes_on_where_it_was_cut_off(void **state)
     enum { SEGMENTS = 7 }; // of 20 frames, the last of 10
     for (size_t t = 0; t < sizeof tones / sizeof *tones; t++) {
         struct err e = {0};
-        struct film f = {130, 20, 7, tones[t], in_folder("going.mp4"), in_folder("whole.mp4"), "veryfast", 0, 0};
+        struct film f = {130, 20, 7, tones[t], in_top("going.mp4"), in_top("whole.mp4"), "veryfast", 0, 0};
         struct maker m = film_open(&f);
         int64_t end[SEGMENTS + 1] = {0};
         for (int k = 0; k < SEGMENTS; k++) {
@@ -550,7 +519,7 @@ static void a_file_that_is_not_the_one_is_refused(void **state)
 {
     (void)state;
     struct err e = {0};
-    struct film f = {60, 20, 20, {16000, 1, 60 * 640, 0}, in_folder("other.mp4"), NULL, "ultrafast", 0, 0};
+    struct film f = {60, 20, 20, {16000, 1, 60 * 640, 0}, in_top("other.mp4"), NULL, "ultrafast", 0, 0};
     struct maker k = film_open(&f);
     struct mux *m = NULL;
     film_push(&f, &k, 0, 40);
@@ -579,12 +548,12 @@ static void bad_options_are_sentences(void **state)
     struct err e = {0};
     struct mux *m = NULL;
     struct mux_options o = {
-        .path = in_folder("bad.mp4"), .picture = {.w = W, .h = H, .crf = 18, .preset = "swift"}, .n_frames = 5};
+        .path = in_top("bad.mp4"), .picture = {.w = W, .h = H, .crf = 18, .preset = "swift"}, .n_frames = 5};
     assert_int_equal(mux_open(&m, &o, &e), E_INPUT);
     assert_non_null(strstr(e.text, "swift"));
     assert_int_not_equal(access(o.path, F_OK), 0);
     o.picture.preset = "fast";
-    o.path = in_folder("nowhere/bad.mp4");
+    o.path = in_top("nowhere/bad.mp4");
     assert_int_equal(mux_open(&m, &o, &e), E_FATAL);
     assert_non_null(strstr(e.text, "nowhere"));
     assert_int_equal(mux_check_path("a/b.mp4", &e), 0);
@@ -595,15 +564,13 @@ static int folder_make(void **state)
 {
     (void)state;
     av_log_set_level(AV_LOG_QUIET);
-    return mkdtemp(folder) ? 0 : -1;
+    return top_make("mux");
 }
 
 static int folder_remove(void **state)
 {
     (void)state;
-    char command[300];
-    snprintf(command, sizeof command, "rm -r '%s'", folder);
-    return system(command);
+    return top_remove();
 }
 
 int main(void)

@@ -12,6 +12,7 @@
 #include "daemon/media/mp4_head.h"
 #include "daemon/media/remux.h"
 #include "tests/film_maker.h"
+#include "tests/folder.h"
 
 #include <fcntl.h>
 #include <libavcodec/avcodec.h>
@@ -23,17 +24,6 @@
 #include <unistd.h>
 
 enum { W = 96, H = 64, FRAME = W * H * 3 / 2 };
-
-static char folder[] = "/tmp/remux-test-XXXXXX";
-
-static const char *in_folder(const char *name)
-{
-    static char path[16][256];
-    static int turn;
-    char *p = path[turn++ % 16];
-    snprintf(p, 256, "%s/%s", folder, name);
-    return p;
-}
 
 static uint32_t draw(uint32_t *seed) { return *seed = *seed * 1664525 + 1013904223; }
 
@@ -266,37 +256,11 @@ static void films_equal(const char *a, const char *b)
     }
 }
 
-static size_t file_size(const char *path)
-{
-    struct stat st;
-    assert_int_equal(stat(path, &st), 0);
-    return (size_t)st.st_size;
-}
-
-static uint8_t *file_read(const char *path, size_t *n)
-{
-    *n = file_size(path);
-    uint8_t *data = malloc(*n + 1);
-    FILE *f = fopen(path, "rb");
-    assert_non_null(f);
-    assert_int_equal(fread(data, 1, *n, f), *n);
-    fclose(f);
-    return data;
-}
-
-static void file_write(const char *path, const uint8_t *data, size_t n)
-{
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(data, 1, n, f), n);
-    fclose(f);
-}
-
 // ftyp, moov, mdat, and nothing else; the boxes fill the file.
 static void boxes_are_in_order(const char *path)
 {
     size_t n, at = 0;
-    uint8_t *d = file_read(path, &n);
+    uint8_t *d = file_bytes(path, &n);
     for (const char *const *type = (const char *const[]){"ftyp", "moov", "mdat", NULL}; *type; type++) {
         assert_true(at + 8 <= n);
         assert_memory_equal(d + at + 4, *type, 4);
@@ -356,11 +320,11 @@ static void films_are_what_ffmpeg_makes(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof films / sizeof *films; i++) {
         const struct film *f = &films[i];
-        const char *from = in_folder("growing.mp4");
+        const char *from = in_top("growing.mp4");
         film_grow(f, from);
         for (int quicktime = 0; quicktime < 2; quicktime++) {
             const char *container = quicktime ? "mov" : "mp4";
-            const char *ours = in_folder("ours"), *theirs = in_folder("theirs");
+            const char *ours = in_top("ours"), *theirs = in_top("theirs");
             remux_ok(from, ours, container, f->n_frames, f->n_audio);
             reference_write(from, theirs, container, f->n_audio);
             films_equal(theirs, ours);
@@ -406,10 +370,10 @@ static void films_decode_without_a_complaint(void **state)
 {
     (void)state;
     const struct film *f = &films[0];
-    film_grow(f, in_folder("growing.mp4"));
+    film_grow(f, in_top("growing.mp4"));
     for (int quicktime = 0; quicktime < 2; quicktime++) {
-        const char *ours = in_folder("ours");
-        remux_ok(in_folder("growing.mp4"), ours, quicktime ? "mov" : "mp4", f->n_frames, f->n_audio);
+        const char *ours = in_top("ours");
+        remux_ok(in_top("growing.mp4"), ours, quicktime ? "mov" : "mp4", f->n_frames, f->n_audio);
         av_log_set_callback(complaint_count);
         for (int i = 0; i < 2; i++) {
             AVFormatContext *in = film_open(ours);
@@ -427,7 +391,7 @@ static void counts_are_held_to(void **state)
 {
     (void)state;
     const struct film *f = &films[0];
-    const char *from = in_folder("growing.mp4"), *to = in_folder("ours.mp4");
+    const char *from = in_top("growing.mp4"), *to = in_top("ours.mp4");
     struct err e = {0};
     film_grow(f, from);
     assert_int_equal(remux_faststart(from, to, "mp4", f->n_frames + 1, f->n_audio, &e), E_FATAL);
@@ -442,9 +406,9 @@ static void counts_are_held_to(void **state)
         assert_int_equal(in->streams[1]->duration, n);
         avformat_close_input(&in);
     }
-    assert_int_equal(remux_faststart(from, in_folder("nowhere/x.mp4"), "mp4", f->n_frames, f->n_audio, &e), E_FATAL);
+    assert_int_equal(remux_faststart(from, in_top("nowhere/x.mp4"), "mp4", f->n_frames, f->n_audio, &e), E_FATAL);
     assert_non_null(strstr(e.text, "nowhere/x.mp4"));
-    assert_int_equal(remux_faststart(in_folder("none.mp4"), to, "mp4", 1, 0, &e), E_FATAL);
+    assert_int_equal(remux_faststart(in_top("none.mp4"), to, "mp4", 1, 0, &e), E_FATAL);
     assert_non_null(strstr(e.text, "none.mp4"));
     assert_int_equal(remux_faststart(from, "/dev/full", "mp4", f->n_frames, f->n_audio, &e), E_FATAL);
     assert_non_null(strstr(e.text, "no space left on the disk"));
@@ -456,11 +420,11 @@ static void cut_files_are_sentences(void **state)
 {
     (void)state;
     const struct film f = {60, 30, 60 * 640, 16000, 1, "veryfast"};
-    film_grow(&f, in_folder("growing.mp4"));
+    film_grow(&f, in_top("growing.mp4"));
     size_t n;
-    uint8_t *d = file_read(in_folder("growing.mp4"), &n);
-    const char *cut = in_folder("cut.mp4"), *to = in_folder("ours.mp4");
-    file_write(cut, d, n);
+    uint8_t *d = file_bytes(in_top("growing.mp4"), &n);
+    const char *cut = in_top("cut.mp4"), *to = in_top("ours.mp4");
+    file_put(cut, d, n);
     for (size_t m = n - 1; m < n; m = m >= 13 ? m - 13 : n) {
         struct err e = {0};
         assert_int_equal(truncate(cut, (off_t)m), 0);
@@ -475,11 +439,11 @@ static void flipped_bits_are_sentences_or_films(void **state)
 {
     (void)state;
     const struct film f = {24, 8, 24 * 640, 16000, 1, "veryfast"};
-    film_grow(&f, in_folder("growing.mp4"));
+    film_grow(&f, in_top("growing.mp4"));
     size_t n;
-    uint8_t *d = file_read(in_folder("growing.mp4"), &n);
-    const char *flipped = in_folder("flipped.mp4"), *to = in_folder("ours.mp4");
-    file_write(flipped, d, n);
+    uint8_t *d = file_bytes(in_top("growing.mp4"), &n);
+    const char *flipped = in_top("flipped.mp4"), *to = in_top("ours.mp4");
+    file_put(flipped, d, n);
     int fd = open(flipped, O_WRONLY);
     size_t *said = malloc(n * sizeof *said), n_said = 0; // all bytes but the media, which no one reads
     for (size_t box = 0; box + 8 <= n; box += mp4_get32(d + box))
@@ -529,9 +493,9 @@ static void an_hour_takes_no_memory(void **state)
     (void)state;
     enum { HOUR = 90000 };
     const struct film like = {60, 60, 60 * 1920, 48000, 2, "medium"};
-    const char *from = in_folder("hour.mp4"), *to = in_folder("ours.mp4");
-    film_grow(&like, in_folder("growing.mp4"));
-    film_synthesize(from, in_folder("growing.mp4"), HOUR);
+    const char *from = in_top("hour.mp4"), *to = in_top("ours.mp4");
+    film_grow(&like, in_top("growing.mp4"));
+    film_synthesize(from, in_top("growing.mp4"), HOUR);
     pid_t child = fork();
     if (child == 0) { // its peak begins with what it has
         FILE *f = fopen("/proc/self/clear_refs", "w");
@@ -549,8 +513,8 @@ static void an_hour_takes_no_memory(void **state)
     int status = 1;
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_int_equal(status, 0);
-    reference_write(from, in_folder("theirs"), "mp4", HOUR * 1920LL - 1024);
-    films_equal(in_folder("theirs"), in_folder("ours.mp4"));
+    reference_write(from, in_top("theirs"), "mp4", HOUR * 1920LL - 1024);
+    films_equal(in_top("theirs"), in_top("ours.mp4"));
 }
 
 // The index of a film of 9 GB and 3 days, without its media: what is between is a hole.
@@ -559,7 +523,7 @@ static void a_large_film_has_wide_numbers(void **state)
     (void)state;
     enum { N = 90, SIZE = 100000001, HOURS = 3600 };
     const struct film like = {10, 10, 10 * 1920, 48000, 2, "medium"};
-    const char *from = in_folder("growing.mp4"), *to = in_folder("large.mp4");
+    const char *from = in_top("growing.mp4"), *to = in_top("large.mp4");
     struct err e = {0};
     film_grow(&like, from);
     struct mp4_film f;
@@ -618,14 +582,14 @@ static void a_large_film_is_read(void **state)
     (void)state;
     const struct film f = {20, 10, 0, 0, 0, "medium"};
     const int64_t hole = 5LL << 30;
-    film_grow(&f, in_folder("growing.mp4"));
+    film_grow(&f, in_top("growing.mp4"));
     size_t n;
-    uint8_t *d = file_read(in_folder("growing.mp4"), &n);
+    uint8_t *d = file_bytes(in_top("growing.mp4"), &n);
     size_t at[2] = {0}, n_found = 0;
     for (size_t i = 0; i + 8 <= n; i += mp4_get32(d + i))
         if (!memcmp(d + i + 4, "moof", 4) && n_found < 2) at[n_found++] = i;
     assert_int_equal(n_found, 2);
-    const char *large = in_folder("large.mp4");
+    const char *large = in_top("large.mp4");
     int fd = open(large, O_CREAT | O_WRONLY | O_TRUNC, 0600);
     uint8_t box[16] = {0, 0, 0, 1, 'm', 'd', 'a', 't'};
     mp4_set64(box + 8, (uint64_t)hole);
@@ -633,10 +597,10 @@ static void a_large_film_is_read(void **state)
     assert_int_equal(pwrite(fd, box, 16, (off_t)at[1]), 16);
     assert_int_equal(pwrite(fd, d + at[1], n - at[1], (off_t)at[1] + hole), n - at[1]);
     close(fd);
-    remux_ok(in_folder("growing.mp4"), in_folder("small"), "mp4", f.n_frames, 0);
-    remux_ok(large, in_folder("ours"), "mp4", f.n_frames, 0);
+    remux_ok(in_top("growing.mp4"), in_top("small"), "mp4", f.n_frames, 0);
+    remux_ok(large, in_top("ours"), "mp4", f.n_frames, 0);
     size_t n_small, n_ours;
-    uint8_t *small = file_read(in_folder("small"), &n_small), *ours = file_read(in_folder("ours"), &n_ours);
+    uint8_t *small = file_bytes(in_top("small"), &n_small), *ours = file_bytes(in_top("ours"), &n_ours);
     assert_int_equal(n_small, n_ours);
     assert_memory_equal(small, ours, n_small);
     free(small);
@@ -648,15 +612,13 @@ static int folder_make(void **state)
 {
     (void)state;
     av_log_set_level(AV_LOG_QUIET);
-    return mkdtemp(folder) ? 0 : -1;
+    return top_make("remux");
 }
 
 static int folder_remove(void **state)
 {
     (void)state;
-    char command[300];
-    snprintf(command, sizeof command, "rm -r '%s'", folder);
-    return system(command);
+    return top_remove();
 }
 
 int main(void)
