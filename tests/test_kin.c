@@ -58,16 +58,23 @@ static void woken(const struct kin *k)
     assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
 }
 
+// Three ranks, this process among them as rank 0, which watches.
+static struct kin *family_start(int32_t pid[N])
+{
+    struct kin *k;
+    ranks_start(pid);
+    kin_open(&k, pid, N, 0);
+    return k;
+}
+
 static void names_who_was_killed(void **state)
 {
     (void)state;
     for (int victim = 1; victim < N; victim++) {
         int32_t pid[N];
-        struct kin *k;
+        struct kin *k = family_start(pid);
         struct err e = {0};
         char want[64];
-        ranks_start(pid);
-        kin_open(&k, pid, N, 0);
         assert_int_equal(kin_lost(k, &e), 0);
         assert_int_equal(e.code, 0);
         kill(pid[victim], SIGKILL);
@@ -86,10 +93,8 @@ static void names_nobody_when_all_are_told_to_end(void **state)
 {
     (void)state;
     int32_t pid[N];
-    struct kin *k;
+    struct kin *k = family_start(pid);
     struct err e = {0};
-    ranks_start(pid);
-    kin_open(&k, pid, N, 0);
     raise(SIGTERM);
     woken(k);
     assert_int_equal(kin_lost(k, &e), E_LOST);
@@ -103,10 +108,8 @@ static void a_rank_that_is_told_ends_by_itself(void **state)
 {
     (void)state;
     int32_t pid[N];
-    struct kin *k;
+    struct kin *k = family_start(pid);
     struct err e = {0};
-    ranks_start(pid);
-    kin_open(&k, pid, N, 0);
     kill(pid[2], SIGTERM);
     woken(k);
     assert_int_equal(kin_lost(k, &e), E_LOST);
