@@ -211,7 +211,7 @@ static int look(struct client *c, const struct batch *b, uint64_t batch, struct 
         c->id = after;
         client_message(c, MSG_LIST)->list_batch = batch;
         int rc = client_ask(c, e);
-        if (rc >= 0) rc = json_parse(&page, "the answer", c->in.bulk[0].data, c->in.bulk[0].n, e);
+        if (rc >= 0) rc = client_tree(c, &page, e);
         if (rc >= 0 && json_array_size(page) == 0)
             rc = err_set(e, E_FATAL, "the daemon has lost items of the batch; look at longtake list");
         for (size_t k = 0; rc >= 0 && k < json_array_size(page) && i < b->n_items; k++, i++) {

@@ -120,13 +120,18 @@ static void show_notices(struct client *c, const json_t *o)
         printf("note: %s\n", json_string_value(json_array_get(all, c->n_notices)));
 }
 
+int client_tree(const struct client *c, json_t **o, struct err *e)
+{
+    if (c->in.n_bulk < 1)
+        return err_set(e, E_FATAL, "the daemon gave an empty answer; install the same version of both");
+    return json_parse(o, "the answer", c->in.bulk[0].data, c->in.bulk[0].n, e);
+}
+
 // The answer's JSON, shown. *status: a copy of the job's, the arena's.
 int client_show(struct client *c, const char **status, struct err *e)
 {
     json_t *o = NULL;
-    if (c->in.n_bulk < 1)
-        return err_set(e, E_FATAL, "the daemon gave an empty answer; install the same version of both");
-    int rc = json_parse(&o, "the answer", c->in.bulk[0].data, c->in.bulk[0].n, e);
+    int rc = client_tree(c, &o, e);
     if (rc < 0) return rc;
     if (c->json)
         printf("%.*s\n", (int)c->in.bulk[0].n, (const char *)c->in.bulk[0].data);

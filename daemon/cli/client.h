@@ -35,6 +35,8 @@ int client_connect(struct client *c, struct err *e);
 struct msg *client_message(struct client *c, enum msg_kind kind);
 int client_ask(struct client *c, struct err *e);
 int client_wait(struct client *c, int64_t patience_ms, struct err *e);
+// The answer as a tree, which the caller owns; E_FATAL: it is empty or no JSON.
+int client_tree(const struct client *c, json_t **o, struct err *e);
 // The answer's JSON, shown. *status: a copy of the job's, the arena's.
 int client_show(struct client *c, const char **status, struct err *e);
 // The files that a job's keys name go to the daemon, where it lacks them; the keys name their content then.

@@ -50,9 +50,7 @@ static int asked(struct client *c, enum msg_view view, uint64_t after, json_t **
     m->status.view = view;
     m->status.after = after;
     int rc = client_ask(c, e);
-    if (rc >= 0 && c->in.n_bulk < 1)
-        rc = err_set(e, E_FATAL, "the daemon gave an empty answer; install the same version of both");
-    return rc < 0 ? rc : json_parse(o, "the answer", c->in.bulk[0].data, c->in.bulk[0].n, e);
+    return rc < 0 ? rc : client_tree(c, o, e);
 }
 
 static void show(struct client *c, const json_t *o, void (*as_text)(const json_t *o))
