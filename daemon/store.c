@@ -175,6 +175,13 @@ static int folder_take(struct store *s, struct err *e)
     return 0;
 }
 
+static int version_write(struct store *s, struct err *e)
+{
+    char text[48];
+    snprintf(text, sizeof text, "PRAGMA user_version = %d", SCHEMA);
+    return plain(s, text, e);
+}
+
 // Of format 2, whose segments do not tell of ranks and seams, or of 3, which forgets a span's last picture.
 static int schema_renew(struct store *s, int version, struct err *e)
 {
@@ -182,7 +189,7 @@ static int schema_renew(struct store *s, int version, struct err *e)
     if (rc >= 0 && version < 3) rc = plain(s, "ALTER TABLE segments ADD COLUMN ranks INTEGER NOT NULL DEFAULT 1", e);
     if (rc >= 0 && version < 3) rc = plain(s, "ALTER TABLE segments ADD COLUMN seam REAL", e);
     if (rc >= 0) rc = plain(s, "ALTER TABLE segments ADD COLUMN last BLOB", e);
-    if (rc >= 0) rc = plain(s, "PRAGMA user_version = 4", e);
+    if (rc >= 0) rc = version_write(s, e);
     return store_settle(s, rc, e);
 }
 
@@ -202,7 +209,7 @@ static int schema_take(struct store *s, struct err *e)
                        s->folder, version, LONGTAKE_VERSION, SCHEMA, version > SCHEMA ? "later" : "earlier");
     rc = store_begin(s, e);
     if (rc >= 0) rc = plain(s, schema, e);
-    if (rc >= 0) rc = plain(s, "PRAGMA user_version = 4", e);
+    if (rc >= 0) rc = version_write(s, e);
     return store_settle(s, rc, e);
 }
 

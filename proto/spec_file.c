@@ -27,11 +27,8 @@ static int unknown_key(const char *what, const char *key, struct err *e)
 // forgotten, or another key's value.
 static bool wants_text(const char *key)
 {
-    static const char *const words[] = {"TEXT", "FILE", "FILE...", "DIR", "STEM"};
     const struct opt *o = opt_find(spec_table(), key);
-    for (size_t i = 0; o && o->value && i < sizeof words / sizeof *words; i++)
-        if (strcmp(o->value, words[i]) == 0) return true;
-    return false;
+    return o && o->value && (strcmp(o->value, "TEXT") == 0 || opt_named(o) != OPT_NO_NAME);
 }
 
 static int refuse_kind(const char *from, const char *key, const json_t *v, struct err *e)

@@ -107,13 +107,20 @@ static int parse_name(const struct opt *o, const char *from, const char *text, i
     return err_set(e, E_INPUT, "%s: '%s' is none of: %s", from, text, list);
 }
 
+enum opt_named opt_named(const struct opt *o)
+{
+    if (!o->value) return OPT_NO_NAME;
+    if (strncmp(o->value, "FILE", 4) == 0 || strcmp(o->value, "STEM") == 0) return OPT_FILE;
+    return strcmp(o->value, "DIR") == 0 ? OPT_FOLDER : OPT_NO_NAME;
+}
+
 // A name that is empty is one that was forgotten, often a variable of the shell.
 static int check_name(const struct opt *o, const char *from, const char *text, struct err *e)
 {
-    bool file = o->value && (strncmp(o->value, "FILE", 4) == 0 || strcmp(o->value, "STEM") == 0);
-    bool folder = o->value && strcmp(o->value, "DIR") == 0;
-    if (*text || (!file && !folder)) return 0;
-    return err_set(e, E_INPUT, "%s is an empty name; name a %s, or leave it out", from, file ? "file" : "folder");
+    enum opt_named what = opt_named(o);
+    if (*text || what == OPT_NO_NAME) return 0;
+    return err_set(e, E_INPUT, "%s is an empty name; name a %s, or leave it out", from,
+                   what == OPT_FILE ? "file" : "folder");
 }
 
 int opt_set(const struct opt *o, void *base, struct arena *a, const char *from, const char *text, struct err *e)

@@ -33,6 +33,9 @@ struct opt {
     const char *help;          // NULL: an alias, not listed
 };
 
+// What a value names: by the word that --help calls it, FILE, FILE..., STEM (a file's name without its end) or DIR.
+enum opt_named { OPT_NO_NAME, OPT_FILE, OPT_FOLDER };
+enum opt_named opt_named(const struct opt *o);
 // The row of `key`, or NULL. A table ends with a row whose key is NULL.
 const struct opt *opt_find(const struct opt *table, const char *key);
 // Sets one field from text. `from` names the source in messages ("--crf", "job.yaml: crf").

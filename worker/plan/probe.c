@@ -201,14 +201,13 @@ int rates_probe(struct plan_rates *out, struct dev *d, struct comm *world, const
     rc = comm_agree(world, rc, NULL, e);
     dev_arena_free(&p.a);
     if (rc < 0) return rc;
-    double least[] = {out->linear,   out->attention,    out->conv,
-                      out->copy,     out->near,         out->far,
-                      -out->latency, (double)out->node, (double)dev_memory_free(d)};
+    double least[] = {out->linear, out->attention, out->conv,     out->copy,
+                      out->near,   out->far,       -out->latency, (double)out->node};
     comm_all_reduce(comm_host(world), least, sizeof least / sizeof *least, DT_F64, COMM_MIN);
     double *const to[] = {&out->linear, &out->attention, &out->conv, &out->copy, &out->near, &out->far, &out->latency};
     for (int i = 0; i < 7; i++) *to[i] = least[i];
     out->latency = -out->latency;
     out->node = (int)least[7];
-    out->memory = (int64_t)(least[8] / (out->shared ? out->node : 1));
+    out->memory = rates_memory(d, world, out->node);
     return comm_check(world, e);
 }
