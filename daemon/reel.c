@@ -237,8 +237,7 @@ static void check_range(struct reel *r, const struct model *m)
     if (m->range != MODEL_DRAWN || drawn_looks(r->colour, s->r.h, s->r.w)) return;
     snprintf(note, sizeof note,
              "%s looks like a photograph, and the model %s has only learnt drawn heads: do not expect a likeness; for "
-             "people, "
-             "give --model a folder with the published 14B weights",
+             "people, give --model a folder with the published 14B weights",
              s->image ? "the picture" : "the video", m->name);
     notice_lines(r, note);
 }

@@ -19,8 +19,7 @@ struct shard_tensor {
     enum dtype dtype;
     int n;
     int64_t shape[TENSOR_DIMS];
-    int64_t
-        packed; // bytes of its packed form (op_packed_form), which then is what is kept and moves; 0: it is as it is
+    int64_t packed; // bytes of its packed form (op_packed_form), which then is kept and moves; 0: it is as it is
 };
 struct shard_for {
     int n_blocks, n_tensors;

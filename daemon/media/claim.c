@@ -4,9 +4,8 @@
 //
 //   PNG   8 bytes of signature, then chunks: length, name, content, a sum of 4 bytes. IHDR: width, height. cICP, before
 //         the pixels: primaries, transfer, matrix, range
-//   WebP  RIFF, length, WEBP, then chunks: name, length, content. VP8X, if it is there, comes first: a byte of marks,
-//   of which
-//         2 says that it moves
+//   WebP  RIFF, length, WEBP, then chunks: name, length, content. VP8X, if it is there, comes first, with a byte of
+//         marks: 2 says that it moves
 //   MP4   boxes: length, name, content; the first one is ftyp
 //   JPEG  segments FF xx, length; the first frame header (C0 to CF, but for the tables C4, C8, CC) has height and width
 #include "daemon/media/claim.h"

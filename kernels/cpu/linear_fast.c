@@ -57,7 +57,8 @@ static int product(struct dev *d, struct onednn_gemm *g, tensor w, const char **
     part.packed = NULL;
     for (int64_t o = 0; o < n && rc == 0; o += block) {
         part.n = o + block < n ? block : n - o;
-#pragma omp parallel for num_threads(dev_team(d, part.n *k))
+        int64_t work = part.n * k;
+#pragma omp parallel for num_threads(dev_team(d, work))
         for (int64_t i = 0; i < part.n; i++)
             fast_cast(f->rows, DT_F32, wide + i * k, w.dtype, plain + (o + i) * k * dtype_size(w.dtype), k);
         part.bias = g->bias ? g->bias + o : NULL;
@@ -85,7 +86,8 @@ static int linear_in(struct dev *d, enum dtype t, tensor y, tensor x, tensor w, 
         dev_fault(d, "linear [%lld, %lld] by [%lld, %lld]: %s", (long long)rows, (long long)k, (long long)n,
                   (long long)k, why);
     if (rc == 0 && later) {
-#pragma omp parallel for num_threads(dev_team(d, rows *n))
+        int64_t work = rows * n;
+#pragma omp parallel for num_threads(dev_team(d, work))
         for (int64_t i = 0; i < rows; i++) f->rows->act(act, (float *)g.y + i * n, n);
     }
     if (rc == 0) fast_spread(d, y, t, g.y);

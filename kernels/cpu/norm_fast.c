@@ -56,7 +56,8 @@ static void norm_rows(struct dev *d, tensor h, tensor x, tensor y, tensor gate, 
     struct vectors v = vectors_of(d, n, gate);
     float *scratch = thread_rows(d, 2, w);
     bool add = !tensor_is_none(y), norm = !tensor_is_none(h);
-#pragma omp parallel num_threads(dev_team(d, rows *w))
+    int64_t work = rows * w;
+#pragma omp parallel num_threads(dev_team(d, work))
     {
         float *row = scratch + omp_get_thread_num() * 2 * row_step(w), *more = row + row_step(w);
 #pragma omp for
@@ -102,7 +103,8 @@ static void scaled_rows(struct dev *d, tensor y, tensor x, tensor gain, enum act
     struct vectors v = vectors_of(d, (struct norm){.gain = gain}, NO_TENSOR);
     int64_t most = tensor_is_contiguous(x) && tensor_is_contiguous(y) && w < BLOCK ? BLOCK / w : 1;
     float *scratch = thread_rows(d, 1, most * w);
-#pragma omp parallel num_threads(dev_team(d, rows *w))
+    int64_t work = rows * w;
+#pragma omp parallel num_threads(dev_team(d, work))
     {
         float *block = scratch + omp_get_thread_num() * row_step(most * w);
 #pragma omp for
@@ -152,7 +154,8 @@ static void fast_col_sums(struct dev *d, tensor sums, tensor x)
 {
     const struct row_fns *f = fast_of(d)->rows;
     int64_t n = x.shape[0], w = x.shape[1];
-#pragma omp parallel for num_threads(dev_team(d, n *w))
+    int64_t work = n * w;
+#pragma omp parallel for num_threads(dev_team(d, work))
     for (int64_t c = 0; c < w; c += COLUMNS) {
         int64_t some = w - c < COLUMNS ? w - c : COLUMNS;
         float part[COLUMNS];
@@ -172,7 +175,8 @@ static void fast_col_norm(struct dev *d, tensor y, tensor x, tensor mean, tensor
     struct vectors v =
         vectors_of(d, (struct norm){.gain = gain, .bias = bias, .shift = mean, .scale = rstd}, NO_TENSOR);
     float *scratch = thread_rows(d, 1, w);
-#pragma omp parallel num_threads(dev_team(d, n *w))
+    int64_t work = n * w;
+#pragma omp parallel num_threads(dev_team(d, work))
     {
         float *row = scratch + omp_get_thread_num() * row_step(w);
 #pragma omp for
